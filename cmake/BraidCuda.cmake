@@ -1,0 +1,21 @@
+# Sets BRAID_HAS_CUDA. AUTO compiles the .cu files when nvcc is there (no GPU needed) and says so
+# in one line when it is not; ON makes its absence an error.
+set(BRAID_HAS_CUDA OFF)
+if(NOT BRAID_CUDA STREQUAL OFF)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_ARCHITECTURES 90a-real)
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    # CMake 3.25 does not know the C++20 flag of nvcc 13, so it is passed by hand.
+    unset(CMAKE_CUDA_STANDARD)
+    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -std=c++20 -DNDEBUG -Xptxas -warn-spills")
+    set(BRAID_HAS_CUDA ON)
+    message(STATUS "Braid: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, kernels are compiled for sm_90a")
+  elseif(BRAID_CUDA STREQUAL ON)
+    message(FATAL_ERROR "BRAID_CUDA=ON, but no nvcc was found; put it on PATH or set CUDACXX")
+  else()
+    message(STATUS "Braid: no CUDA compiler found, building for the CPU only")
+  endif()
+endif()

@@ -1,0 +1,204 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "braid/result.h"
+
+namespace braid {
+
+enum class AdapterId : int32_t { kBase = -1 };
+enum class RequestId : int64_t {};
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+std::string_view name(FinishReason reason);
+
+/// How tokens are picked. Defaults are the neutral values of the OpenAI and vLLM APIs; the model's
+/// own generation_config.json is applied by Engine::default_sampling().
+struct SamplingParams {
+  float temperature = 1.0f;         ///< >= 0; 0 picks the most likely token
+  int32_t top_k = 0;                ///< >= 0; 0 keeps all
+  float top_p = 1.0f;               ///< (0, 1]
+  float min_p = 0.0f;               ///< [0, 1], relative to the most likely token
+  float repetition_penalty = 1.0f;  ///< > 0; on tokens of prompt and reply
+  float presence_penalty = 0.0f;    ///< [-2, 2]; on tokens of the reply
+  float frequency_penalty = 0.0f;   ///< [-2, 2]; on tokens of the reply
+  int32_t max_tokens = 16;          ///< >= 1; generated tokens
+  int32_t min_tokens = 0;           ///< [0, max_tokens]; no end before that many
+  uint64_t seed = 0;                ///< of this request alone: others in the batch draw elsewhere
+  bool ignore_eos = false;
+  std::vector<int32_t> stop_token_ids;  ///< end the reply; part of its tokens, not of its text
+  std::vector<std::string> stop;        ///< end the reply; not part of its text
+  std::vector<std::pair<int32_t, float>> logit_bias;  ///< token id, bias in [-100, 100]
+  std::optional<int32_t> logprobs;  ///< top alternatives a token, [0, 20]; unset: none at all
+  std::optional<int32_t> prompt_logprobs;  ///< the same for prompt tokens
+};
+
+struct Request {
+  std::vector<int32_t> prompt;           ///< token ids, at least one
+  AdapterId adapter = AdapterId::kBase;  ///< kBase: the base model alone
+  SamplingParams sampling = {};
+};
+
+/// log p of a token, and the most likely ones at its place, by falling log p. Natural logarithms of
+/// the softmax of the model's logits, before temperature, penalties and bias.
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0.0f;
+  int32_t rank = 0;  ///< 1: the most likely one
+  std::vector<std::pair<int32_t, float>> top;
+};
+
+/// One piece of a reply. The last event of a request has `finished` set and comes exactly once,
+/// also when the request was cancelled or failed. Spans and views are valid during the callback
+/// only.
+struct TokenEvent {
+  RequestId request;
+  std::span<const int32_t> tokens;
+  std::string_view
+      text;  ///< whole characters only; bytes that may become a stop string are held back
+  std::span<const TokenLogprob> logprobs;  ///< one a token, where asked for
+  std::span<const TokenLogprob>
+      prompt_logprobs;  ///< on the first event, where asked for; one a token but the first
+  bool finished = false;
+  FinishReason reason = FinishReason::kStop;  ///< meaningful if finished
+  std::string_view matched_stop;              ///< the stop string that ended the reply, if one did
+  std::string_view error;                     ///< not empty iff reason == kError
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;      ///< of the prompt, taken from the prefix cache
+  int32_t completion_tokens = 0;  ///< so far
+};
+
+using OnTokens = std::function<void(const TokenEvent&)>;
+
+enum class LoadFormat { kAuto, kDummy };
+enum class DummyWeights { kBf16, kFp8, kNvfp4 };
+enum class AdapterExpertLayout { kAuto, kPeft, kGrouped };
+
+struct EngineConfig {
+  std::filesystem::path model_dir;
+  LoadFormat load_format = LoadFormat::kAuto;
+  DummyWeights dummy_weights = DummyWeights::kBf16;  ///< for kDummy
+  uint64_t dummy_seed = 0;
+  int32_t num_threads = 0;      ///< of the CPU back end; 0: one for each core this process may use
+  int32_t max_batch_size = 64;  ///< requests that run at the same time
+  int32_t max_batch_tokens = 512;      ///< tokens of one step: decodes first, then prefill chunks
+  int32_t max_queued_requests = 1024;  ///< beyond that submit() says kResourceExhausted
+  int32_t max_context =
+      0;  ///< tokens of prompt and reply; 0: the model's own limit, capped by the cache
+  size_t kv_cache_bytes = size_t{1} << 30;
+  int32_t kv_block_size = 16;
+  bool prefix_caching = true;
+  int32_t max_adapters = 64;  ///< adapter slots: different adapters in one step
+  int32_t max_lora_rank = 256;
+  std::function<void(std::string_view what, int64_t done, int64_t total)>
+      on_progress;  ///< while open() works
+};
+
+struct EngineStats {
+  int64_t steps = 0;
+  int64_t prompt_tokens = 0;  ///< computed, without cached ones
+  int64_t cached_tokens = 0;  ///< taken from the prefix cache
+  int64_t generated_tokens = 0;
+  int64_t preemptions = 0;
+  int32_t running = 0;
+  int32_t queued = 0;
+  int32_t kv_blocks_used = 0;    ///< held by running requests
+  int32_t kv_blocks_cached = 0;  ///< free to take, kept for prefix hits
+  int32_t kv_blocks_total = 0;
+};
+
+/// A base model, the adapters registered with it, and the loop that serves requests.
+///
+///     auto engine = braid::Engine::open({.model_dir = "model"});
+///     if (!engine) return fail(engine.error().message);
+///     auto sql = (*engine)->add_adapter("sql", "adapters/sql");
+///     (*engine)->submit({.prompt = ids, .adapter = *sql}, print_tokens);
+///
+/// Threads: every member may be called from any thread. Callbacks run on the engine's own thread
+/// and must not block or call back into the engine, but for submit() and cancel().
+class Engine {
+ public:
+  /// Maps the checkpoint, prepares its weights and sizes the KV cache.
+  ///
+  /// Errors  kNotFound           no checkpoint in model_dir
+  ///         kUnsupported        architecture or weight format unknown to this build
+  ///         kCorrupt            a tensor is missing or has another shape than the config implies
+  ///         kInvalidArgument    an option out of range
+  ///         kResourceExhausted  the KV cache does not hold one block
+  static Result<std::unique_ptr<Engine>> open(const EngineConfig& config);
+
+  /// Reads a PEFT LoRA directory into host memory. The name is free again after remove_adapter.
+  ///
+  /// Errors  kNotFound  kCorrupt  kUnsupported  kInvalidArgument (name taken or empty; rank above
+  ///         config.max_lora_rank; a target module the base model lacks)
+  Result<AdapterId> add_adapter(std::string name, const std::filesystem::path& dir,
+                                AdapterExpertLayout layout = AdapterExpertLayout::kAuto);
+
+  /// Forgets an adapter. Requests already submitted with it finish; new ones get kNotFound.
+  Status remove_adapter(AdapterId id);
+
+  /// The adapter registered under a name.
+  std::optional<AdapterId> find_adapter(std::string_view name) const;
+
+  /// Queues a request. Whatever happens to it later, on_tokens hears of it: a request is never
+  /// dropped in silence.
+  ///
+  /// Errors  kInvalidArgument (empty prompt, a token id outside the vocabulary, prompt + max_tokens
+  ///         over the context length, a sampling value out of range)  kNotFound (adapter)
+  ///         kResourceExhausted (queue full)
+  Result<RequestId> submit(Request request, OnTokens on_tokens);
+
+  /// Stops a request; its last event has reason kCancelled. Unknown or finished ids are ignored.
+  void cancel(RequestId id);
+
+  /// Returns when no request is queued or running.
+  void wait_until_idle();
+
+  EngineStats stats() const;
+
+  /// The model's generation_config.json over the neutral defaults (temperature, top_k, top_p,
+  /// repetition_penalty); its end tokens always apply unless ignore_eos.
+  SamplingParams default_sampling() const;
+
+  int32_t max_context() const;
+  int32_t vocab_size() const;
+
+  /// Least bytes a decode step of `num_tokens` base tokens must read from memory.
+  size_t decode_step_bytes(int64_t num_tokens) const;
+
+  /// Bytes of the adapter's factors as they are held.
+  Result<size_t> adapter_bytes(AdapterId id) const;
+
+  /// Text side of the model. kUnsupported where the folder has no tokenizer or chat template.
+  Result<std::vector<int32_t>> tokenize(std::string_view text,
+                                        bool add_special_tokens = true) const;
+  Result<std::string> detokenize(std::span<const int32_t> tokens,
+                                 bool skip_special_tokens = true) const;
+
+  /// Renders messages with the model's chat template and tokenizes the result. `messages_json` is
+  /// an array of {"role", "content", ...} as in the OpenAI API; `options_json` an object with
+  /// "tools", "add_generation_prompt" (default true) and template variables such as
+  /// "enable_thinking".
+  Result<std::vector<int32_t>> apply_chat_template(std::string_view messages_json,
+                                                   std::string_view options_json = "{}") const;
+
+  /// Cancels what runs (last events included) and stops the engine's thread.
+  ~Engine();
+
+ private:
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace braid
