@@ -1,0 +1,28 @@
+# `make demo` and `make test` do everything themselves, on a fresh Debian 12 with or without a GPU.
+.PHONY: help demo test build lint fuzz sanitize clean
+
+help:
+	@echo 'make demo    build, make the demo model, answer with many adapters, measure, write out/report.html'
+	@echo 'make test    everything CI runs: unit, golden, fuzz and sanitizer tests, lint'
+	@echo 'make build   only the command, at build/release/braid'
+	@echo 'make lint    layers, format, links (part of make test)'
+	@echo 'make clean   remove build/ and out/'
+
+demo:
+	@tools/bootstrap.sh requirements/demo.txt
+	@tools/run_demo.sh
+
+test:
+	@tools/bootstrap.sh requirements/demo.txt requirements/test.txt
+	@tools/run_tests.sh
+
+build:
+	@tools/bootstrap.sh
+	@cmake --preset release >/dev/null
+	@cmake --build --preset release
+
+lint:
+	@tools/lint.sh
+
+clean:
+	rm -rf build out

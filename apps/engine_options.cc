@@ -1,0 +1,142 @@
+#include "apps/engine_options.h"
+
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "apps/progress.h"
+#include "base/result.h"
+
+namespace braid::apps {
+namespace {
+
+AdapterExpertLayout expert_layout(const std::string& text) {
+  if (text == "peft") return AdapterExpertLayout::kPeft;
+  if (text == "grouped") return AdapterExpertLayout::kGrouped;
+  return AdapterExpertLayout::kAuto;
+}
+
+DummyWeights dummy_weights(const std::string& text) {
+  if (text == "fp8") return DummyWeights::kFp8;
+  if (text == "nvfp4") return DummyWeights::kNvfp4;
+  return DummyWeights::kBf16;
+}
+
+}  // namespace
+
+void add_engine_options(CLI::App& command, EngineOptions& options) {
+  EngineConfig& config = options.config;
+  command.add_option("MODEL", config.model_dir, "Folder of a Hugging Face checkpoint")->required();
+
+  const char* adapters = "Adapters";
+  command
+      .add_option("--lora", options.lora,
+                  "A PEFT adapter folder under a name; may be given many times")
+      ->type_name("NAME=PATH")
+      ->group(adapters);
+  command
+      .add_option("--lora-expert-layout", options.expert_layout,
+                  "Column order of 3-D expert factors, where the files do not tell")
+      ->check(CLI::IsMember({"auto", "peft", "grouped"}))
+      ->capture_default_str()
+      ->group(adapters);
+  command.add_option("--max-adapters", config.max_adapters, "Different adapters in one step")
+      ->capture_default_str()
+      ->group(adapters);
+  command.add_option("--max-lora-rank", config.max_lora_rank, "Adapters above it are refused")
+      ->capture_default_str()
+      ->group(adapters);
+
+  const char* engine = "Engine";
+  command.add_option("--threads", config.num_threads, "CPU threads; 0 takes every core allowed")
+      ->capture_default_str()
+      ->group(engine);
+  command.add_option("--max-batch-size", config.max_batch_size, "Requests that run together")
+      ->capture_default_str()
+      ->group(engine);
+  command
+      .add_option("--max-batch-tokens", config.max_batch_tokens,
+                  "Tokens of one step; longer prompts are cut into chunks")
+      ->capture_default_str()
+      ->group(engine);
+  command
+      .add_option("--max-context", config.max_context,
+                  "Tokens of prompt and reply together; 0 takes the model's own limit")
+      ->capture_default_str()
+      ->group(engine);
+  command.add_option("--kv-cache", options.kv_cache, "Memory for keys and values")
+      ->type_name("BYTES")
+      ->capture_default_str()
+      ->group(engine);
+  command.add_flag("--no-prefix-caching", options.no_prefix_caching, "Compute every prompt anew")
+      ->group(engine);
+  command
+      .add_option("--load-format", options.load_format,
+                  "`dummy` makes random weights from config.json alone")
+      ->check(CLI::IsMember({"auto", "dummy"}))
+      ->capture_default_str()
+      ->group(engine);
+  command
+      .add_option("--dummy-weights", options.dummy_weights, "Their format with --load-format dummy")
+      ->check(CLI::IsMember({"bf16", "fp8", "nvfp4"}))
+      ->capture_default_str()
+      ->group(engine);
+}
+
+Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options) {
+  EngineConfig config = options.config;
+  auto kv_cache_bytes = parse_bytes(options.kv_cache);
+  if (!kv_cache_bytes) return pass_on(kv_cache_bytes, "--kv-cache");
+  config.kv_cache_bytes = *kv_cache_bytes;
+  config.prefix_caching = !options.no_prefix_caching;
+  config.load_format = options.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
+  config.dummy_weights = dummy_weights(options.dummy_weights);
+
+  auto progress = std::make_shared<Progress>();
+  config.on_progress = [progress](std::string_view what, int64_t done, int64_t total) {
+    progress->update(what, done, total);
+  };
+  auto engine = Engine::open(config);
+  progress->finish();
+  if (!engine) return pass_on(engine);
+
+  int64_t loaded = 0;
+  for (const std::string& text : options.lora) {
+    progress->update("load adapters", loaded++, static_cast<int64_t>(options.lora.size()));
+    auto lora = parse_lora(text);
+    if (!lora) return pass_on(lora, "--lora");
+    auto id =
+        (*engine)->add_adapter(lora->first, lora->second, expert_layout(options.expert_layout));
+    if (!id) return pass_on(id);
+  }
+  progress->finish();
+  return engine;
+}
+
+Result<size_t> parse_bytes(const std::string& text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  const std::string unit(rest, end);
+  static const std::map<std::string, double> kUnits = {
+      {"", 1},         {"B", 1},        {"kB", 1e3},     {"MB", 1e6},    {"GB", 1e9},
+      {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  const auto factor = kUnits.find(unit);
+  if (error != std::errc() || factor == kUnits.end() || !(value > 0) ||
+      value * factor->second > 0x1p60) {
+    return fail(ErrorCode::kInvalidArgument,
+                "\"{}\" is not a size; write for example 2GiB, 512MiB or 1000000", text);
+  }
+  return static_cast<size_t>(value * factor->second);
+}
+
+Result<std::pair<std::string, std::filesystem::path>> parse_lora(const std::string& text) {
+  const size_t at = text.find('=');
+  if (at == 0 || at == text.npos || at + 1 == text.size()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "\"{}\" is not NAME=PATH; write for example sql=adapters/sql", text);
+  }
+  return std::pair(text.substr(0, at), std::filesystem::path(text.substr(at + 1)));
+}
+
+}  // namespace braid::apps

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "braid/engine.h"
+
+namespace braid::apps {
+
+// What `generate` and `bench` ask about the engine, with the help text of each option.
+struct EngineOptions {
+  EngineConfig config;
+  std::vector<std::string> lora;  // NAME=PATH
+  std::string expert_layout = "auto";
+  std::string kv_cache = "1GiB";
+  std::string load_format = "auto";
+  std::string dummy_weights = "bf16";
+  bool no_prefix_caching = false;
+};
+
+// Adds MODEL and the options. `options` must outlive the parse.
+void add_engine_options(CLI::App& command, EngineOptions& options);
+
+// Opens the engine with a progress display and registers the adapters of --lora.
+//
+// Errors  kInvalidArgument for an option that does not parse, those of Engine::open and add_adapter
+Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options);
+
+// "1.5GiB", "512MiB", "800kB" or plain bytes.
+//
+// Errors  kInvalidArgument
+Result<size_t> parse_bytes(const std::string& text);
+
+// "NAME=PATH".
+//
+// Errors  kInvalidArgument
+Result<std::pair<std::string, std::filesystem::path>> parse_lora(const std::string& text);
+
+}  // namespace braid::apps

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Everything `make test` runs after the bootstrap. Each part prints how long it took; the first that
+# fails ends the run. Skipped tests are counted and printed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+jobs=$(nproc)
+logs=build/test-logs
+mkdir -p "$logs"
+
+# part NAME COMMAND...: quiet when it succeeds, the end of its output when it does not.
+part() {
+  local name=$1 begin=$SECONDS log
+  shift
+  log="$logs/${name// /-}.log"
+  if "$@" >"$log" 2>&1; then
+    printf '%-28s ok  %4d s\n' "$name" $((SECONDS - begin))
+  else
+    printf '%-28s FAILED after %d s\n' "$name" $((SECONDS - begin))
+    tail -n 60 "$log"
+    exit 1
+  fi
+}
+
+build() { # PRESET TARGETS...
+  local preset=$1
+  shift
+  cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "$jobs" ${1:+--target "$@"}
+}
+
+unit_tests() {
+  ctest --test-dir build/dev --output-on-failure --parallel "$jobs" --no-tests=error
+}
+
+fuzz_one() { # NAME: 20 s on the seeds of the repository, new finds are kept out of it
+  local corpus
+  corpus=$(mktemp -d)
+  cp -r "tests/fuzz/corpus/$1/." "$corpus" 2>/dev/null || true
+  "build/fuzz/tests/fuzz/$1_fuzz" -max_total_time=20 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 "$corpus"
+  rm -rf "$corpus"
+}
+
+sanitized() { # PRESET
+  build "$1" braid_engine_tests braid_kv_tests
+  "build/$1/tests/kv/braid_kv_tests" && "build/$1/tests/engine/braid_engine_tests"
+}
+
+part "lint" tools/lint.sh
+part "build" build dev
+part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
+part "tokenizer goldens" "$python" tools/goldens/tokenizers.py --out build/test-data/tokenizer
+part "unit tests" unit_tests
+part "build fuzz targets" build fuzz
+for source in tests/fuzz/*_fuzz.cc; do
+  name=$(basename "$source" _fuzz.cc)
+  part "fuzz $name" fuzz_one "$name"
+done
+part "address sanitizer" sanitized asan
+part "thread sanitizer" sanitized tsan
+
+skipped=$(grep -c '\*\*\*Skipped' "$logs/unit-tests.log" || true)
+if [ "$skipped" -gt 0 ]; then
+  echo "skipped tests:"
+  grep '\*\*\*Skipped' "$logs/unit-tests.log"
+fi
+failed=0
+passed=$(sed -n 's/^100% tests passed, 0 tests failed out of \([0-9]*\)$/\1/p' "$logs/unit-tests.log")
+echo "$((passed - skipped)) passed, $failed failed, $skipped skipped"
