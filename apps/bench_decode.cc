@@ -1,0 +1,334 @@
+// braid bench decode: decode steps with and without adapters, arms interleaved in one run.
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#include "apps/commands.h"
+#include "apps/engine_options.h"
+#include "apps/progress.h"
+#include "apps/table.h"
+#include "apps/terminal.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/result.h"
+
+namespace braid::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchOptions {
+  EngineOptions engine;
+  std::vector<int32_t> batch = {1, 8};
+  std::vector<int32_t> adapters = {0, 1, 8};
+  int32_t rank = 16;
+  int32_t context = 64;
+  int32_t steps = 48;
+  int32_t rounds = 5;
+  std::string json;
+};
+
+// One measured combination. Arm 0 adapters is the base the others are compared with.
+struct Arm {
+  int32_t batch = 0;
+  int32_t num_adapters = 0;
+  std::vector<AdapterId> adapter_of_request;  // [batch]
+  std::vector<double> step_ms;                // every step of every round
+  std::vector<double> round_ms;               // median step of each round
+};
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  const auto at = static_cast<ptrdiff_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), values.begin() + at, values.end());
+  return values[static_cast<size_t>(at)];
+}
+
+// Runs `batch` requests together and appends the length of each step in which all of them decoded.
+Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t seed) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int32_t finished = 0;
+  std::string error;
+  // Per request, when each of its tokens came: tokens of one step come at one time, give or take
+  // the callbacks of that step.
+  std::vector<std::vector<Clock::time_point>> times(static_cast<size_t>(arm.batch));
+
+  for (int32_t i = 0; i < arm.batch; ++i) {
+    Request request;
+    request.adapter = arm.adapter_of_request[static_cast<size_t>(i)];
+    // Distinct prompts, so that no request profits from another's cached prefix.
+    uint64_t state = seed * 1'000'003 + static_cast<uint64_t>(i) + 1;
+    for (int32_t t = 0; t < options.context; ++t) {
+      state = state * 6364136223846793005ull + 1442695040888963407ull;
+      request.prompt.push_back(
+          static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(engine.vocab_size())));
+    }
+    request.sampling.temperature = 0;
+    request.sampling.ignore_eos = true;
+    // One more than the others for each earlier request, so that all are still decoding together
+    // for `steps` steps however their prefills were spread over steps.
+    request.sampling.max_tokens = options.steps + 2 + arm.batch;
+    auto id = engine.submit(std::move(request), [&, i](const TokenEvent& event) {
+      if (!event.tokens.empty()) times[static_cast<size_t>(i)].push_back(Clock::now());
+      if (!event.finished) return;
+      const std::lock_guard lock(mutex);
+      if (event.reason == FinishReason::kError) error = event.error;
+      ++finished;
+      changed.notify_one();
+    });
+    if (!id) return pass_on(id);
+  }
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return finished == arm.batch; });
+  if (!error.empty()) return fail(ErrorCode::kInvalidArgument, "{}", error);
+
+  // From when the last request has its first token until the first one ends, the batch is whole.
+  Clock::time_point begin = times[0].front(), end = times[0].back();
+  for (const auto& of_request : times) {
+    begin = std::max(begin, of_request.front());
+    end = std::min(end, of_request.back());
+  }
+  std::vector<double> steps;
+  const auto& clock = times[0];
+  for (size_t k = 1; k < clock.size(); ++k) {
+    // The step after the last prefill is left out: it may share work with it.
+    if (clock[k - 1] <= begin || clock[k] > end) continue;
+    steps.push_back(std::chrono::duration<double, std::milli>(clock[k] - clock[k - 1]).count());
+  }
+  if (steps.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "no step in which all {} requests decoded; raise --steps", arm.batch);
+  }
+  arm.round_ms.push_back(median(steps));
+  arm.step_ms.insert(arm.step_ms.end(), steps.begin(), steps.end());
+  return {};
+}
+
+Result<std::vector<AdapterId>> register_adapters(Engine& engine, const BenchOptions& options,
+                                                 int32_t count) {
+  std::vector<AdapterId> ids;
+  for (const std::string& text : options.engine.lora) {
+    auto lora = parse_lora(text);
+    if (!lora) return pass_on(lora);
+    ids.push_back(*engine.find_adapter(lora->first));
+  }
+  for (int32_t i = static_cast<int32_t>(ids.size()); i < count; ++i) {
+    auto id = engine.add_dummy_adapter(fmt::format("dummy-{}", i), options.rank,
+                                       static_cast<uint64_t>(i));
+    if (!id) return pass_on(id);
+    ids.push_back(*id);
+  }
+  return ids;
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown CPU";
+}
+
+struct Row {
+  const Arm* arm = nullptr;
+  double ms = 0;
+  double tokens_per_s = 0;
+  double floor_ms = 0;
+  double ratio = 1;        // of throughput, over base at the same batch
+  double floor_ratio = 1;  // what the bytes allow
+};
+
+Row make_row(const Engine& engine, const Arm& arm, const Arm& base, double read_rate) {
+  Row row;
+  row.arm = &arm;
+  row.ms = median(arm.step_ms);
+  row.tokens_per_s = arm.batch * 1000.0 / row.ms;
+  row.floor_ms =
+      static_cast<double>(engine.decode_step_bytes(arm.adapter_of_request)) / read_rate * 1e3;
+  const double base_floor_ms =
+      static_cast<double>(engine.decode_step_bytes(base.adapter_of_request)) / read_rate * 1e3;
+  row.floor_ratio = base_floor_ms / row.floor_ms;
+  // Rounds alternate between the arms: the median of per-round ratios is blind to slow drift.
+  std::vector<double> ratios;
+  for (size_t i = 0; i < arm.round_ms.size(); ++i)
+    ratios.push_back(base.round_ms[i] / arm.round_ms[i]);
+  row.ratio = median(ratios);
+  return row;
+}
+
+Json to_json(const std::vector<Row>& rows, const BenchOptions& options, double read_rate) {
+  Json json = {{"bench", "decode"},
+               {"model", options.engine.config.model_dir.string()},
+               {"device",
+                {{"name", cpu_name()},
+                 {"threads", options.engine.config.num_threads},
+                 {"read_gb_per_s", read_rate / 1e9}}},
+               {"context", options.context},
+               {"rounds", options.rounds},
+               {"version", BRAID_VERSION},
+               {"rows", Json::array()}};
+  for (const Row& row : rows) {
+    json["rows"].push_back(
+        {{"name", fmt::format("batch {}, {} adapters", row.arm->batch, row.arm->num_adapters)},
+         {"batch", row.arm->batch},
+         {"adapters", row.arm->num_adapters},
+         {"rank", row.arm->num_adapters > 0 ? Json(options.rank) : Json()},
+         {"tokens_per_s", row.tokens_per_s},
+         {"ms_per_step", row.ms},
+         {"ms_p10", percentile(row.arm->step_ms, 0.1)},
+         {"ms_p90", percentile(row.arm->step_ms, 0.9)},
+         {"floor_ms", row.floor_ms},
+         {"floor_share", row.floor_ms / row.ms},
+         {"ratio", row.ratio},
+         {"floor_ratio", row.floor_ratio},
+         {"steps_ms", row.arm->step_ms}});
+  }
+  return json;
+}
+
+void print_rows(const std::vector<Row>& rows, double read_rate) {
+  fmt::print("{}; read rate {:.1f} GB/s\n\n", cpu_name(), read_rate / 1e9);
+  Table table({"batch", "adapters", "tokens/s", "ms/step", "p10", "p90", "floor ms", "of floor",
+               "of base", "bytes allow"});
+  for (const Row& row : rows) {
+    table.add({fmt::format("{}", row.arm->batch),
+               row.arm->num_adapters == 0 ? "-" : fmt::format("{}", row.arm->num_adapters),
+               fmt::format("{:.1f}", row.tokens_per_s), fmt::format("{:.2f}", row.ms),
+               fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.1)),
+               fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.9)),
+               fmt::format("{:.2f}", row.floor_ms),
+               fmt::format("{:.0f} %", 100 * row.floor_ms / row.ms),
+               row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.ratio),
+               row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.floor_ratio)});
+  }
+  fmt::print(
+      "{}\nfloor: bytes a step must read over the measured read rate. of base: throughput against "
+      "the\n"
+      "base model alone at the same batch, arms alternating in this run.\n",
+      table.to_string());
+}
+
+void run_bench_decode(BenchOptions options) {
+  if (options.batch.empty() || *std::min_element(options.batch.begin(), options.batch.end()) < 1)
+    leave("--batch takes sizes of 1 or more", 2);
+  if (*std::min_element(options.adapters.begin(), options.adapters.end()) < 0)
+    leave("--adapters takes counts of 0 or more", 2);
+  if (options.steps < 1 || options.rounds < 1 || options.context < 1)
+    leave("--steps, --rounds and --context must be at least 1", 2);
+  const int32_t max_batch = *std::max_element(options.batch.begin(), options.batch.end());
+  const int32_t max_adapters = *std::max_element(options.adapters.begin(), options.adapters.end());
+  EngineConfig& config = options.engine.config;
+  config.max_batch_size = std::max(config.max_batch_size, max_batch);
+  config.max_adapters = std::max(config.max_adapters, max_adapters);
+  if (config.num_threads == 0)
+    config.num_threads = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+
+  auto engine = open_engine(options.engine);
+  if (!engine) leave(engine.error().message);
+  auto ids = register_adapters(**engine, options, max_adapters);
+  if (!ids) leave(ids.error().message);
+
+  std::vector<Arm> arms;
+  for (const int32_t batch : options.batch) {
+    std::vector<int32_t> counts = {0};  // the base always runs: the others are measured against it
+    for (const int32_t count : options.adapters) {
+      if (count > 0 && count <= batch) counts.push_back(count);
+    }
+    for (const int32_t count : counts) {
+      Arm& arm = arms.emplace_back(Arm{.batch = batch, .num_adapters = count});
+      for (int32_t i = 0; i < batch; ++i) {
+        arm.adapter_of_request.push_back(count == 0 ? AdapterId::kBase
+                                                    : (*ids)[static_cast<size_t>(i % count)]);
+      }
+    }
+  }
+
+  const double read_rate = (*engine)->measure_read_rate();
+  Progress progress;
+  const int64_t total = static_cast<int64_t>(arms.size()) * (options.rounds + 1);
+  int64_t done = 0;
+  for (int32_t round = -1; round < options.rounds; ++round) {  // round -1 warms up
+    for (Arm& arm : arms) {
+      progress.update("bench decode", done++, total);
+      auto ran = run_round(**engine, options, arm, static_cast<uint64_t>(round + 2));
+      if (!ran) leave(ran.error().message);
+      if (round < 0) arm.step_ms.clear(), arm.round_ms.clear();
+    }
+  }
+  progress.finish();
+
+  std::vector<Row> rows;
+  const Arm* base = nullptr;
+  for (const Arm& arm : arms) {
+    if (arm.num_adapters == 0) base = &arm;
+    rows.push_back(make_row(**engine, arm, *base, read_rate));
+  }
+  print_rows(rows, read_rate);
+  if (!options.json.empty()) {
+    auto written = write_file(options.json, to_json(rows, options, read_rate).dump(1) + "\n");
+    if (!written) leave(written.error().message);
+  }
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  CLI::App* bench = program.add_subcommand("bench", "Measure this machine");
+  bench->require_subcommand(1);
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* command = bench->add_subcommand(
+      "decode", "Decode steps: tokens/s, share of the byte floor, adapters over base");
+  command->footer(
+      "\nExamples:\n"
+      "  braid bench decode model --batch 1,8 --adapters 0,1,8 --rank 16\n"
+      "  braid bench decode model --lora a=adapters/a --lora b=adapters/b --adapters 2 --json "
+      "out.json\n"
+      "  braid bench decode configs/qwen3-30b-a3b --load-format dummy --dummy-weights fp8");
+  add_engine_options(*command, options->engine);
+  const char* group = "Measurement";
+  command->add_option("--batch", options->batch, "Requests that decode together")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->group(group);
+  command
+      ->add_option("--adapters", options->adapters,
+                   "Different adapters in a batch (at most its size); those of --lora first, then "
+                   "random ones")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->group(group);
+  command->add_option("--rank", options->rank, "Rank of the random adapters")
+      ->capture_default_str()
+      ->group(group);
+  command->add_option("--context", options->context, "Prompt tokens before the measured steps")
+      ->capture_default_str()
+      ->group(group);
+  command->add_option("--steps", options->steps, "Decode steps in a round")
+      ->capture_default_str()
+      ->group(group);
+  command->add_option("--rounds", options->rounds, "Rounds; the arms take turns")
+      ->capture_default_str()
+      ->group(group);
+  command->add_option("--json", options->json, "Write every sample to this file")
+      ->type_name("FILE")
+      ->group(group);
+  command->callback([=] { run_bench_decode(*options); });
+}
+
+}  // namespace braid::apps
