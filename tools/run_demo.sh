@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The main job on a real model: makes the demo mixture, quantises it, answers with the base model and
+# every adapter side by side, measures, and writes out/report.html.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+braid=build/release/braid
+model=build/demo/smollm2-moe
+
+mkdir -p build
+cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+cmake --build --preset release
+"$python" tools/demo/make_model.py --out "$model"
+for format in fp8 nvfp4; do
+  [ -e "$model-$format/config.json" ] || "$braid" quantize "$model" --format "$format" --out "$model-$format"
+done
+
+mkdir -p out
+loras=()
+for folder in models/adapters/*/; do
+  loras+=(--lora "$(basename "$folder")=$folder")
+done
+echo
+"$braid" generate "$model-fp8" "${loras[@]}" --input tools/demo/requests.jsonl --temperature 0 --max-tokens 64 --json >out/answers.jsonl
+"$python" tools/demo/report.py --show out/answers.jsonl
+echo
+"$braid" bench decode "$model-fp8" "${loras[@]}" --batch 1,8 --adapters 1,8 --rank 16 --rounds 3 --steps 24 --json out/bench-fp8.json
+"$braid" bench decode "$model-nvfp4" "${loras[@]}" --batch 1,8 --adapters 8 --rank 16 --rounds 3 --steps 24 --json out/bench-nvfp4.json >/dev/null
+"$python" tools/demo/report.py --answers out/answers.jsonl --bench out/bench-fp8.json out/bench-nvfp4.json --out out/report.html
+echo "report: out/report.html"
