@@ -22,9 +22,9 @@ std::string_view name(WeightFormat format);
 //
 //   kF32, kBf16    w = data[row, col]
 //   kFp8Block128   w = e4m3(data[row, col]) * block_scale[row / 128, col / 128]
-//   kNvfp4         w = e2m1(nibble) * e4m3(group_scale[row, col / 16]) * global_scale, where the
-//   low
-//                  nibble of data[row, col / 2] is the even column; cols is a multiple of 16
+//   kNvfp4         w = e2m1(nibble) * e4m3(group_scale[row, col / 16]) * global_scale, where
+//                  the low nibble of data[row, col / 2] is the even column; cols is a multiple of
+//                  16
 struct WeightMatrix {
   WeightFormat format = WeightFormat::kF32;
   int32_t rows = 0;                      // out
@@ -39,6 +39,7 @@ struct WeightMatrix {
 
 // Bytes of the matrix with its scales: what one pass over it reads.
 size_t weight_bytes(const WeightMatrix& w);
+size_t weight_bytes(WeightFormat format, int32_t rows, int32_t cols);
 
 // out[0 .. cols) = row `row`, decoded exactly (e2m1 * e4m3 is exact in float; each scale is then
 // one float product). For oracles, loaders and tests; kernels decode on their own.
