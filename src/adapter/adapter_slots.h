@@ -34,6 +34,7 @@ class AdapterSlots {
   std::vector<const ExpertLora*> experts_;  // [num_layers, num_slots]
   std::vector<LoraPair> lm_head_;           // [num_slots]
   std::vector<EmbeddingLora> embedding_;    // [num_slots]
+  int32_t num_layers_ = 0;
 };
 
 }  // namespace braid
