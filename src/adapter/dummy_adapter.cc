@@ -34,7 +34,7 @@ class Builder {
   // x A^T keeps the size of x, and B then makes a tenth of it.
   LoraPair pair(int32_t rows, int32_t cols) {
     return {.a = factor(rank_, cols, std::sqrt(3.0f / static_cast<float>(cols))),
-            .b = factor(rows, rank_, 0.1f * std::sqrt(3.0f / static_cast<float>(rank_))),
+            .b_t = factor(rank_, rows, 0.1f * std::sqrt(3.0f / static_cast<float>(rank_))),
             .rank = rank_,
             .scaling = 1.0f};
   }
