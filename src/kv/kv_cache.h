@@ -2,7 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <cstdlib>
+#include <memory>
 
 #include "base/bf16.h"
 
@@ -23,19 +24,24 @@ struct KvCacheShape {
 
 // The memory of the paged KV cache: per layer keys and values, each
 // [num_blocks, block_size, num_kv_heads, head_dim]. Which block belongs to whom is BlockPool's
-// part.
+// part. The memory starts as zero pages, so a cache larger than what is used costs nothing.
 class KvCache {
  public:
+  // All sizes at least 1. Throws std::bad_alloc when the system refuses the memory.
   explicit KvCache(const KvCacheShape& shape);
 
   const KvCacheShape& shape() const { return shape_; }
-  Bf16* keys(int32_t layer) { return data_.data() + (2 * layer) * layer_elements_; }
-  Bf16* values(int32_t layer) { return data_.data() + (2 * layer + 1) * layer_elements_; }
+  Bf16* keys(int32_t layer) { return data_.get() + (2 * layer) * layer_elements_; }
+  Bf16* values(int32_t layer) { return data_.get() + (2 * layer + 1) * layer_elements_; }
 
  private:
+  struct Free {
+    void operator()(Bf16* p) const { std::free(p); }
+  };
+
   KvCacheShape shape_;
-  int64_t layer_elements_ = 0;
-  std::vector<Bf16> data_;
+  int64_t layer_elements_ = 0;          // of keys alone
+  std::unique_ptr<Bf16[], Free> data_;  // [num_layers, 2, layer_elements_]
 };
 
 }  // namespace braid
