@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/model_config.h"
@@ -28,6 +29,12 @@ enum class WeightRole {
   kExpertUpProj,
   kExpertDownProj,
 };
+
+std::string_view name(WeightRole role);  // "q_proj", "experts.gate_proj", "router", ...
+
+// Whether releases quantise it: projections of attention, MLP and experts; not router, norms,
+// embeddings and head.
+bool is_usually_quantised(WeightRole role);
 
 // One weight a model of this config has: what it is, its name and its shape.
 struct WeightSpec {
