@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "adapter/adapter_slots.h"
+
+namespace braid {
+
+// Which adapter stands in which slot. Adapters of equal content share a slot. A slot in use by a
+// running request keeps its adapter; of the others the one used longest ago makes room.
+class AdapterResidency {
+ public:
+  AdapterResidency(int32_t num_slots, int32_t num_layers);
+
+  // The adapter's slot with one user more; empty when every slot is in use by another adapter.
+  std::optional<int32_t> acquire(const std::shared_ptr<const Adapter>& adapter);
+
+  // One user less. The adapter stays until another needs the slot.
+  void release(int32_t slot);
+
+  // Empties unused slots whose adapter nobody else holds: it was removed from the engine.
+  void drop_removed();
+
+  const AdapterSlots& slots() const { return slots_; }
+
+ private:
+  struct Use {
+    int32_t num_users = 0;
+    int64_t last_use = -1;
+  };
+
+  AdapterSlots slots_;
+  std::vector<Use> uses_;  // [num_slots]
+  int64_t clock_ = 0;
+};
+
+}  // namespace braid

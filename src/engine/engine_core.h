@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "braid/engine.h"
+#include "engine/adapter_residency.h"
+#include "engine/request_state.h"
+#include "engine/scheduler.h"
+#include "kv/kv_cache.h"
+#include "model/model.h"
+#include "ops/context.h"
+
+namespace braid {
+
+// Runs requests step by step: schedule, forward, sample, commit, events. Everything here happens on
+// the thread that calls it; EngineThread gives it one.
+class EngineCore {
+ public:
+  // The model must outlive the core; `context` is handed to its forward().
+  EngineCore(Model& model, const ops::Context& context, const KvCacheShape& kv_shape,
+             const SchedulerOptions& options, int32_t max_adapters);
+  ~EngineCore();
+
+  void add(std::unique_ptr<RequestState> request);
+
+  // The request's last event has reason kCancelled. Unknown ids are ignored.
+  void cancel(RequestId id);
+  void cancel_all();
+
+  // Runs one step. What goes wrong inside ends the running requests with kError; the ones that wait
+  // stay. Does nothing when there is no request.
+  void step();
+
+  // Lets go of the weights of removed adapters.
+  void drop_removed_adapters() { adapters_->drop_removed(); }
+
+  bool has_work() const { return !scheduler_->is_empty(); }
+  int32_t num_never_started() const { return scheduler_->num_never_started(); }
+
+  // Requests that had their last event so far.
+  int64_t num_finished() const { return num_finished_; }
+  EngineStats stats() const;
+
+ private:
+  // A row of logits and what is made of it.
+  struct Row {
+    RequestState* request = nullptr;
+    int32_t prompt_token = -1;  // its log probability; -1: the row gives the next token
+    Sampler::Sample sample;
+    std::string error;
+  };
+
+  void run_step();
+  void compute_rows(std::span<const ScheduledChunk> chunks);
+  void compute_row(Row& row, std::span<float> logits);
+  void take_token(RequestState& request, Sampler::Sample& sample);
+  void finish(RequestState& request, FinishReason reason, std::string_view error = {});
+  void send_last(RequestState& request, FinishReason reason, std::string_view error);
+  void send(RequestState& request, TokenEvent event);
+  void start_over(std::string_view error);
+
+  Model& model_;
+  ops::Context context_;
+  SchedulerOptions options_;
+  KvCache kv_;
+  int32_t max_adapters_;
+  std::unique_ptr<AdapterResidency> adapters_;
+  std::unique_ptr<Scheduler> scheduler_;  // points to adapters_
+  ForwardBatch batch_;
+  std::vector<float> logits_;  // [rows, vocab_size], grows only
+  std::vector<Row> rows_;
+  std::vector<RequestState*> broken_;  // their callback threw in this step
+  EngineStats totals_;                 // the counts that only rise
+  int64_t num_finished_ = 0;
+};
+
+}  // namespace braid

@@ -1,0 +1,162 @@
+#include "engine/engine_thread.h"
+
+#include <utility>
+
+#include "base/check.h"
+
+namespace braid {
+
+EngineThread::EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::ThreadPool> pool,
+                           TokenTextFactory make_text, EngineThreadOptions options)
+    : options_(std::move(options)),
+      make_text_(std::move(make_text)),
+      model_(std::move(model)),
+      pool_(std::move(pool)),
+      core_(*model_, {.backend = options_.backend, .pool = pool_.get()}, options_.kv_shape,
+            options_.scheduler, options_.max_adapters),
+      stats_(core_.stats()) {
+  const int64_t cache_tokens = int64_t{options_.kv_shape.num_blocks} * options_.kv_shape.block_size;
+  BRAID_CHECK_LE(int64_t{options_.max_context}, cache_tokens);
+  thread_ = std::thread([this] { run(); });
+}
+
+EngineThread::~EngineThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    stops_ = true;
+  }
+  has_mail_.notify_one();
+  thread_.join();
+}
+
+Status EngineThread::check(const Request& request) const {
+  const int32_t vocab_size = model_->config().vocab_size;
+  if (request.prompt.empty())
+    return fail(ErrorCode::kInvalidArgument, "the prompt is empty, it must have a token");
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    const int32_t token = request.prompt[i];
+    if (token < 0 || token >= vocab_size) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "token {} of the prompt is {}, the vocabulary is 0 to {}", i, token,
+                  vocab_size - 1);
+    }
+  }
+  if (auto why = why_invalid(request.sampling, vocab_size); !why.empty())
+    return fail(ErrorCode::kInvalidArgument, "{}", why);
+  const size_t wanted = request.prompt.size() + static_cast<size_t>(request.sampling.max_tokens);
+  if (wanted > static_cast<size_t>(options_.max_context)) {
+    return fail(ErrorCode::kInvalidArgument,
+                "a prompt of {} tokens and max_tokens {} make {}, the context is {} tokens",
+                request.prompt.size(), request.sampling.max_tokens, wanted, options_.max_context);
+  }
+  if (!request.sampling.stop.empty() && !make_text_)
+    return fail(ErrorCode::kInvalidArgument,
+                "stop strings need a tokenizer, the model has none; use stop_token_ids");
+  return {};
+}
+
+Result<RequestId> EngineThread::submit(Request request, std::shared_ptr<const Adapter> adapter,
+                                       OnTokens on_tokens) {
+  if (!on_tokens) return fail(ErrorCode::kInvalidArgument, "on_tokens is empty");
+  if (auto status = check(request); !status) return pass_on(status);
+  auto end_tokens = request.sampling.stop_token_ids;
+  if (!request.sampling.ignore_eos)
+    end_tokens.insert(end_tokens.end(), options_.eos_tokens.begin(), options_.eos_tokens.end());
+  auto text = make_text_ ? make_text_() : nullptr;
+
+  RequestId id;
+  {
+    const std::lock_guard lock(mutex_);
+    if (stops_) return fail(ErrorCode::kResourceExhausted, "the engine is being closed");
+    if (num_queued_ >= options_.max_queued_requests) {
+      return fail(ErrorCode::kResourceExhausted,
+                  "{} requests are queued, which is the limit; try again later", num_queued_);
+    }
+    // The order of ids is that of arrival.
+    id = RequestId{next_id_};
+    arrivals_.push_back(std::make_unique<RequestState>(id, std::move(request), std::move(adapter),
+                                                       std::move(end_tokens), std::move(text),
+                                                       std::move(on_tokens)));
+    ++next_id_;
+    ++num_queued_;
+    ++num_unfinished_;
+  }
+  has_mail_.notify_one();
+  return id;
+}
+
+void EngineThread::cancel(RequestId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    cancels_.push_back(id);
+  }
+  has_mail_.notify_one();
+}
+
+void EngineThread::forget_removed_adapters() {
+  {
+    const std::lock_guard lock(mutex_);
+    drops_adapters_ = true;
+  }
+  has_mail_.notify_one();
+}
+
+void EngineThread::wait_until_idle() {
+  std::unique_lock lock(mutex_);
+  is_idle_.wait(lock, [&] { return num_unfinished_ == 0; });
+}
+
+EngineStats EngineThread::stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  stats.queued += static_cast<int32_t>(arrivals_.size());
+  return stats;
+}
+
+void EngineThread::run() {
+  std::vector<std::unique_ptr<RequestState>> arrivals;
+  std::vector<RequestId> cancels;
+  int64_t num_finished = 0;
+  bool drops_adapters = false;
+  for (;;) {
+    bool stops = false;
+    {
+      std::unique_lock lock(mutex_);
+      has_mail_.wait(lock, [&] {
+        return stops_ || drops_adapters_ || !arrivals_.empty() || !cancels_.empty() ||
+               core_.has_work();
+      });
+      arrivals.swap(arrivals_);
+      cancels.swap(cancels_);
+      drops_adapters |= std::exchange(drops_adapters_, false);
+      stops = stops_;
+    }
+    const auto num_arrived = static_cast<int32_t>(arrivals.size());
+    const int32_t queued_before = core_.num_never_started();
+    for (auto& request : arrivals) core_.add(std::move(request));
+    arrivals.clear();
+    for (const RequestId id : cancels) core_.cancel(id);
+    cancels.clear();
+    if (stops) {
+      core_.cancel_all();
+    } else {
+      core_.step();
+    }
+    // A removed adapter's slot may still be in use: tried again until nothing runs.
+    if (drops_adapters) {
+      core_.drop_removed_adapters();
+      drops_adapters = core_.has_work();
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      num_queued_ -= queued_before + num_arrived - core_.num_never_started();
+      num_unfinished_ -= core_.num_finished() - num_finished;
+      num_finished = core_.num_finished();
+      stats_ = core_.stats();
+      if (num_unfinished_ == 0) is_idle_.notify_all();
+      if (stops && arrivals_.empty()) return;  // submit() has let nobody in since
+    }
+  }
+}
+
+}  // namespace braid

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "adapter/adapter.h"
+#include "base/result.h"
+#include "braid/engine.h"
+#include "cpu/thread_pool.h"
+#include "engine/engine_core.h"
+#include "engine/token_text.h"
+#include "model/model.h"
+
+namespace braid {
+
+struct EngineThreadOptions {
+  SchedulerOptions scheduler;
+  KvCacheShape kv_shape;
+  int32_t max_adapters = 64;
+  int32_t max_queued_requests = 1024;
+  int32_t max_context = 0;  // prompt + reply, tokens; fits into the cache
+  ops::Backend backend = ops::Backend::kCpu;
+  std::vector<int32_t> eos_tokens;
+};
+
+// An EngineCore on its own thread, and the mailbox in front of it. Members may be called from any
+// thread, also from callbacks, but for wait_until_idle() and the destructor.
+class EngineThread {
+ public:
+  // `pool` may be null for a model that does not use one.
+  EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::ThreadPool> pool,
+               TokenTextFactory make_text, EngineThreadOptions options);
+
+  // Every request still there gets its last event, kCancelled, before it returns.
+  ~EngineThread();
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+
+  // See Engine::submit. `adapter` is null for the base model; request.adapter is not looked at.
+  Result<RequestId> submit(Request request, std::shared_ptr<const Adapter> adapter,
+                           OnTokens on_tokens);
+  void cancel(RequestId id);
+
+  // The caller has let go of an adapter: its slot is emptied once no request uses it.
+  void forget_removed_adapters();
+
+  void wait_until_idle();
+  EngineStats stats() const;
+  const Model& model() const { return *model_; }
+  int32_t max_context() const { return options_.max_context; }
+
+ private:
+  Status check(const Request& request) const;
+  void run();
+
+  const EngineThreadOptions options_;
+  const TokenTextFactory make_text_;
+  const std::unique_ptr<Model> model_;
+  const std::unique_ptr<cpu::ThreadPool> pool_;
+  EngineCore core_;  // touched by thread_ alone once it runs
+
+  mutable std::mutex mutex_;
+  std::condition_variable has_mail_;
+  std::condition_variable is_idle_;
+  // Under mutex_:
+  std::vector<std::unique_ptr<RequestState>> arrivals_;
+  std::vector<RequestId> cancels_;
+  bool drops_adapters_ = false;
+  bool stops_ = false;
+  int64_t next_id_ = 0;
+  int64_t num_unfinished_ = 0;  // accepted, without their last event
+  int32_t num_queued_ = 0;      // accepted, never started
+  EngineStats stats_;           // after the last step
+
+  std::thread thread_;
+};
+
+}  // namespace braid

@@ -1,0 +1,149 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/logprobs.h"
+#include "engine/philox.h"
+
+namespace braid {
+
+Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt,
+                 std::span<const int32_t> end_tokens)
+    : params_(params),
+      has_penalties_(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
+                     params.frequency_penalty != 0.0f) {
+  if (params.min_tokens > 0) end_tokens_.assign(end_tokens.begin(), end_tokens.end());
+  if (has_penalties_) {
+    for (const int32_t token : prompt) seen_[token].in_prompt = true;
+  }
+}
+
+void Sampler::count(int32_t token) {
+  if (has_penalties_) ++seen_[token].in_reply;
+}
+
+void Sampler::set_logit(std::span<float> logits, int32_t token, float value) {
+  originals_.emplace_back(token, logits[token]);
+  logits[token] = value;
+}
+
+void Sampler::change_logits(std::span<float> logits, int32_t num_generated) {
+  for (const auto& [token, bias] : params_.logit_bias)
+    set_logit(logits, token, logits[token] + bias);
+  for (const auto& [token, seen] : seen_) {
+    float logit = logits[token];
+    logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
+    if (seen.in_reply > 0) {
+      logit -= params_.presence_penalty;
+      logit -= params_.frequency_penalty * static_cast<float>(seen.in_reply);
+    }
+    set_logit(logits, token, logit);
+  }
+  if (num_generated < params_.min_tokens) {
+    for (const int32_t token : end_tokens_)
+      set_logit(logits, token, -std::numeric_limits<float>::infinity());
+  }
+}
+
+std::string why_unusable(std::span<const float> logits, int64_t position) {
+  float largest = -std::numeric_limits<float>::infinity();
+  bool has_nan = false;
+  for (const float logit : logits) {
+    has_nan |= logit != logit;
+    largest = logit > largest ? logit : largest;
+  }
+  if (!has_nan && std::isfinite(largest)) return {};
+  return fmt::format(
+      "the model's logits for position {} {}; its weights or the adapter's are broken", position,
+      has_nan ? "contain NaN" : "have no finite maximum");
+}
+
+Result<Sampler::Sample> Sampler::sample(std::span<float> logits, int64_t position,
+                                        int32_t num_generated) {
+  if (auto why = why_unusable(logits, position); !why.empty())
+    return fail(ErrorCode::kCorrupt, "{}", why);
+  originals_.clear();
+  change_logits(logits, num_generated);
+  const int32_t token = pick(logits, position);
+  for (auto original = originals_.rbegin(); original != originals_.rend(); ++original)
+    logits[original->first] = original->second;
+  if (token < 0) {
+    return fail(ErrorCode::kCorrupt,
+                "logit_bias, penalties and min_tokens leave no possible token at position {}",
+                position);
+  }
+  Sample result = {.token = token};
+  if (params_.logprobs) result.logprob = compute_logprob(logits, token, *params_.logprobs);
+  return result;
+}
+
+int32_t Sampler::pick(std::span<const float> logits, int64_t position) {
+  int32_t token = -1;
+  float largest = -std::numeric_limits<float>::infinity();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] > largest) {
+      largest = logits[id];
+      token = static_cast<int32_t>(id);
+    }
+  }
+  // A penalty near 0 can make a logit infinite: there is nothing to draw from then.
+  if (token < 0 || params_.temperature == 0 || !std::isfinite(largest)) return token;
+  return draw(logits, largest, position);
+}
+
+int32_t Sampler::draw(std::span<const float> logits, float largest, int64_t position) {
+  float threshold = -std::numeric_limits<float>::infinity();
+  const auto vocab_size = static_cast<int64_t>(logits.size());
+  if (params_.top_k > 0 && params_.top_k < vocab_size) {
+    scratch_.assign(logits.begin(), logits.end());
+    const auto kth = scratch_.begin() + (params_.top_k - 1);
+    std::nth_element(scratch_.begin(), kth, scratch_.end(), std::greater<>());
+    threshold = *kth;
+  }
+
+  candidates_.clear();
+  double total = 0;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] < threshold) continue;
+    const double weight =
+        std::exp((static_cast<double>(logits[id]) - largest) / params_.temperature);
+    if (weight == 0) continue;
+    candidates_.push_back({static_cast<int32_t>(id), logits[id], weight});
+    total += weight;
+  }
+
+  if (params_.top_p < 1) {
+    // Tokens under (1 - top_p) / n each cannot reach 1 - top_p together, so all of them are cut:
+    // only the few above have to be sorted. The factor leaves room for rounding, so that at least
+    // the largest stays.
+    const double least =
+        0.999 * (1.0 - params_.top_p) * total / static_cast<double>(candidates_.size());
+    auto end = std::partition(candidates_.begin(), candidates_.end(),
+                              [&](const Candidate& c) { return c.weight >= least; });
+    std::sort(candidates_.begin(), end, [](const Candidate& a, const Candidate& b) {
+      return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+    });
+    const double wanted = params_.top_p * total;
+    double sum = 0;
+    auto last = candidates_.begin();
+    while (last != end && sum < wanted) sum += (last++)->weight;
+    candidates_.erase(last, candidates_.end());
+  }
+  // The largest weight is exp(0) = 1, so min_p is a bound on the weight itself.
+  if (params_.min_p > 0)
+    std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < params_.min_p; });
+
+  total = 0;
+  for (const Candidate& c : candidates_) total += c.weight;
+  const double target = philox_uniform(params_.seed, static_cast<uint64_t>(position)) * total;
+  double sum = 0;
+  for (const Candidate& c : candidates_) {
+    sum += c.weight;
+    if (sum > target) return c.token;
+  }
+  return candidates_.back().token;
+}
+
+}  // namespace braid
