@@ -22,7 +22,7 @@ struct SafetensorsContents {
 // bytes does not overflow and equals its byte range, and the ranges cover the data exactly once.
 //
 // Errors  kCorrupt  kUnsupported (a dtype that is not known); each names tensor, value and rule
-// Source: the format description of the huggingface/safetensors repository, version 0.6.
+// Source: the format description of the huggingface/safetensors repository.
 Result<SafetensorsContents> parse_safetensors(std::span<const std::byte> file);
 
 // A name out of a hostile file as it may stand in a message: quoted, control and non-ASCII bytes
