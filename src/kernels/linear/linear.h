@@ -10,7 +10,7 @@ namespace braid::kernels {
 
 // y = x W^T, plus for each token the LoRA delta of its adapter:
 //
-//   y[t, o] = sum_i x[t, i] w[o, i] + s * sum_r (sum_i x[t, i] a[r, i]) b[o, r]
+//   y[t, o] = sum_i x[t, i] w[o, i] + s * sum_r (sum_i x[t, i] a[r, i]) b_t[r, o]
 //
 // T tokens. Each token's result has the same bits whatever else is in the batch.
 struct LinearParams {

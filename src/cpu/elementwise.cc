@@ -1,0 +1,103 @@
+#include "cpu/simd.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/elementwise.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <cmath>
+
+#include "base/ids.h"
+#include "cpu/elementwise.h"
+#include "cpu/gemm-inl.h"
+#include "cpu/silu-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace braid::cpu::HWY_NAMESPACE {
+
+constexpr int64_t kSiluElements = 4096;
+
+void norm_row(float* residual, const float* delta, const float* weight, float* y, int64_t n,
+              float eps) {
+  const D d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  V squares = hn::Zero(d);
+  for (int64_t i = 0; i < n; i += lanes) {
+    const auto count = static_cast<size_t>(std::min(lanes, n - i));
+    const bool whole = static_cast<int64_t>(count) == lanes;
+    V x = whole ? hn::LoadU(d, residual + i) : load_first(d, residual + i, count);
+    if (delta != nullptr) {
+      x = hn::Add(x, whole ? hn::LoadU(d, delta + i) : load_first(d, delta + i, count));
+      if (whole) {
+        hn::StoreU(x, d, residual + i);
+      } else {
+        store_first(x, residual + i, count);
+      }
+    }
+    squares = hn::MulAdd(x, x, squares);
+  }
+  const float mean = hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<float>(n);
+  const float scale = 1.0f / std::sqrt(mean + eps);
+  for (int64_t i = 0; i < n; ++i) y[i] = residual[i] * scale * weight[i];
+}
+
+void rms_norm_impl(ThreadPool& pool, const kernels::RmsNormParams& p) {
+  constexpr int64_t kTokens = 8;
+  pool.parallel_for((p.num_tokens + kTokens - 1) / kTokens, [&](int64_t chunk, int32_t) {
+    for (int64_t t = chunk * kTokens; t < std::min<int64_t>(p.num_tokens, (chunk + 1) * kTokens);
+         ++t) {
+      const int64_t at = t * p.hidden_size;
+      norm_row(p.residual + at, p.delta == nullptr ? nullptr : p.delta + at, p.weight, p.y + at,
+               p.hidden_size, p.eps);
+    }
+  });
+}
+
+void silu_mul_impl(ThreadPool& pool, const kernels::SiluMulParams& p) {
+  pool.parallel_for((p.num_elements + kSiluElements - 1) / kSiluElements,
+                    [&](int64_t chunk, int32_t) {
+                      const int64_t begin = chunk * kSiluElements;
+                      silu_mul_row(p.gate + begin, p.up + begin, p.z + begin,
+                                   std::min(kSiluElements, p.num_elements - begin));
+                    });
+}
+
+}  // namespace braid::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace braid::cpu {
+
+HWY_EXPORT(rms_norm_impl);
+HWY_EXPORT(silu_mul_impl);
+
+void rms_norm(ThreadPool& pool, const kernels::RmsNormParams& p) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_impl)(pool, p);
+}
+void silu_mul(ThreadPool& pool, const kernels::SiluMulParams& p) {
+  HWY_DYNAMIC_DISPATCH(silu_mul_impl)(pool, p);
+}
+
+void embedding(ThreadPool& pool, const kernels::EmbeddingParams& p) {
+  constexpr int64_t kTokens = 16;
+  const int64_t hidden = p.table.cols;
+  pool.parallel_for((p.num_tokens + kTokens - 1) / kTokens, [&](int64_t chunk, int32_t) {
+    for (int64_t t = chunk * kTokens; t < std::min<int64_t>(p.num_tokens, (chunk + 1) * kTokens);
+         ++t) {
+      float* out = p.out + t * hidden;
+      dequantize_row(p.table, p.token_ids[t], out);
+      if (p.lora_of_slot == nullptr || p.adapter_slot_of_token[t] == kNoAdapter) continue;
+      const EmbeddingLora& lora = p.lora_of_slot[p.adapter_slot_of_token[t]];
+      const Bf16* a = lora.a_t + int64_t{p.token_ids[t]} * lora.rank;
+      for (int64_t h = 0; h < hidden && lora.rank > 0; ++h) {
+        float sum = 0;
+        for (int32_t r = 0; r < lora.rank; ++r)
+          sum += to_float(a[r]) * to_float(lora.b[h * lora.rank + r]);
+        out[h] += lora.scaling * sum;
+      }
+    }
+  });
+}
+
+}  // namespace braid::cpu
+#endif

@@ -1,0 +1,126 @@
+#include "cpu/simd.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/linear.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <numeric>
+#include <vector>
+
+#include "cpu/adapter_runs.h"
+#include "cpu/gemm-inl.h"
+#include "cpu/linear.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace braid::cpu::HWY_NAMESPACE {
+
+// Rows a thread takes at a time: small enough to share out a matrix of a few hundred rows, and to
+// keep a chunk's outputs of many tokens near.
+constexpr int64_t kChunkRows = 32;
+
+// Tokens of one adapter that one chunk of shrink work takes.
+constexpr int32_t kShrinkTokens = 32;
+
+struct Shrink {
+  const kernels::LinearParams* problem;
+  AdapterRun run;        // tokens order[begin .. end)
+  float* out = nullptr;  // [num_tokens of the problem, rank stride]
+};
+
+// s[t, r] = scaling * sum_k x[t, k] a[r, k] for the tokens of a run.
+void shrink_run(ThreadPool& pool, int32_t thread, const Shrink& shrink,
+                const std::vector<int32_t>& order, int64_t stride) {
+  const kernels::LinearParams& p = *shrink.problem;
+  const LoraPair& lora = p.lora_of_slot[shrink.run.slot];
+  const WeightMatrix a = {
+      .format = WeightFormat::kBf16, .rows = lora.rank, .cols = p.w.cols, .data = lora.a};
+  const int32_t count = shrink.run.end - shrink.run.begin;
+  float* panel = pool.scratch(thread, panel_floats(a) + static_cast<size_t>(count) * lora.rank);
+  float* s = panel + panel_floats(a);
+  const float* x[kShrinkTokens];
+  for (int32_t i = 0; i < count; ++i) x[i] = p.x + order[shrink.run.begin + i] * p.x_stride;
+  rows_times_tokens(a, 0, a.rows, x, count, s, lora.rank, panel);
+  for (int32_t i = 0; i < count; ++i) {
+    float* out = shrink.out + order[shrink.run.begin + i] * stride;
+    for (int32_t r = 0; r < lora.rank; ++r) out[r] = lora.scaling * s[i * lora.rank + r];
+  }
+}
+
+void linear_impl(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
+  // --- shrink, for the problems that have adapters: every problem has the same tokens or none ---
+  std::vector<Shrink> shrinks;
+  std::vector<std::vector<int32_t>> orders(problems.size());
+  std::vector<std::vector<float>> shrunk(problems.size());
+  std::vector<int64_t> strides(problems.size(), 0);
+  for (size_t i = 0; i < problems.size(); ++i) {
+    const kernels::LinearParams& p = problems[i];
+    if (p.lora_of_slot == nullptr || p.num_tokens == 0) continue;
+    orders[i].resize(static_cast<size_t>(p.num_tokens));
+    std::iota(orders[i].begin(), orders[i].end(), 0);
+    std::vector<AdapterRun> runs;
+    append_runs(
+        orders[i], 0, p.num_tokens, [&](int32_t t) { return p.adapter_slot_of_token[t]; }, runs);
+    for (const AdapterRun& run : runs)
+      strides[i] = std::max<int64_t>(strides[i], p.lora_of_slot[run.slot].rank);
+    shrunk[i].resize(static_cast<size_t>(p.num_tokens * strides[i]));
+    for (const AdapterRun& run : runs) {
+      if (p.lora_of_slot[run.slot].rank == 0) continue;
+      for (int32_t begin = run.begin; begin < run.end; begin += kShrinkTokens) {
+        const int32_t end = std::min(run.end, begin + kShrinkTokens);
+        shrinks.push_back({&p, {run.slot, begin, end}, shrunk[i].data()});
+      }
+    }
+  }
+  pool.parallel_for(static_cast<int64_t>(shrinks.size()), [&](int64_t chunk, int32_t thread) {
+    const Shrink& shrink = shrinks[static_cast<size_t>(chunk)];
+    const auto i = static_cast<size_t>(shrink.problem - problems.data());
+    shrink_run(pool, thread, shrink, orders[i], strides[i]);
+  });
+
+  // --- base and expand, chunk by chunk of output rows ---
+  std::vector<std::vector<const float*>> rows_of_x(problems.size());
+  for (size_t i = 0; i < problems.size(); ++i) {
+    for (int32_t t = 0; t < problems[i].num_tokens; ++t)
+      rows_of_x[i].push_back(problems[i].x + t * problems[i].x_stride);
+  }
+  std::vector<int64_t> first_chunk(problems.size() + 1, 0);
+  for (size_t i = 0; i < problems.size(); ++i) {
+    const bool empty = problems[i].num_tokens == 0;
+    first_chunk[i + 1] =
+        first_chunk[i] + (empty ? 0 : (problems[i].w.rows + kChunkRows - 1) / kChunkRows);
+  }
+  pool.parallel_for(first_chunk.back(), [&](int64_t chunk, int32_t thread) {
+    const size_t i = static_cast<size_t>(
+        std::upper_bound(first_chunk.begin(), first_chunk.end(), chunk) - first_chunk.begin() - 1);
+    const kernels::LinearParams& p = problems[i];
+    const int64_t begin = (chunk - first_chunk[i]) * kChunkRows;
+    const int64_t end = std::min<int64_t>(p.w.rows, begin + kChunkRows);
+    float* panel = pool.scratch(thread, panel_floats(p.w));
+    rows_times_tokens(p.w, begin, end, rows_of_x[i].data(), p.num_tokens, p.y + begin, p.y_stride,
+                      panel);
+    if (strides[i] == 0) return;
+    for (int32_t t = 0; t < p.num_tokens; ++t) {
+      const int32_t slot = p.adapter_slot_of_token[t];
+      if (slot == kNoAdapter || p.lora_of_slot[slot].rank == 0) continue;
+      const LoraPair& lora = p.lora_of_slot[slot];
+      expand(shrunk[i].data() + t * strides[i], lora.b_t, lora.rank, p.w.rows, begin, end,
+             p.y + t * p.y_stride + begin);
+    }
+  });
+}
+
+}  // namespace braid::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace braid::cpu {
+
+HWY_EXPORT(linear_impl);
+
+void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
+  HWY_DYNAMIC_DISPATCH(linear_impl)(pool, problems);
+}
+
+}  // namespace braid::cpu
+#endif

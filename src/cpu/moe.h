@@ -1,0 +1,12 @@
+#pragma once
+
+#include "cpu/thread_pool.h"
+#include "kernels/moe/moe.h"
+#include "kernels/moe/router.h"
+
+namespace braid::cpu {
+
+void moe(ThreadPool& pool, const kernels::MoeParams& p);
+void router(ThreadPool& pool, const kernels::RouterParams& p);
+
+}  // namespace braid::cpu
