@@ -299,7 +299,7 @@ void add_bench(CLI::App& program) {
       "  braid bench decode model --batch 1,8 --adapters 0,1,8 --rank 16\n"
       "  braid bench decode model --lora a=adapters/a --lora b=adapters/b --adapters 2 --json "
       "out.json\n"
-      "  braid bench decode configs/qwen3-30b-a3b --load-format dummy --dummy-weights fp8");
+      "  braid bench decode configs/Qwen3-30B-A3B --load-format dummy --dummy-weights fp8");
   add_engine_options(*command, options->engine);
   const char* group = "Measurement";
   command->add_option("--batch", options->batch, "Requests that decode together")
