@@ -37,7 +37,7 @@ std::string why_unsupported(const LinearParams& p) {
     return fmt::format("x_stride = {}, need at least w.cols = {}", p.x_stride, p.w.cols);
   if (p.y_stride < p.w.rows)
     return fmt::format("y_stride = {}, need at least w.rows = {}", p.y_stride, p.w.rows);
-  if (p.lora_of_slot != nullptr && p.adapter_slot_of_token == nullptr)
+  if (p.num_tokens > 0 && p.lora_of_slot != nullptr && p.adapter_slot_of_token == nullptr)
     return "adapter_slot_of_token is null";
   return "";
 }
@@ -74,7 +74,7 @@ std::string why_unsupported(const MoeParams& p) {
       (p.x == nullptr || p.y == nullptr || p.topk_ids == nullptr || p.topk_weights == nullptr)) {
     return "x, y, topk_ids or topk_weights is null";
   }
-  if (p.lora_of_slot != nullptr && p.adapter_slot_of_token == nullptr)
+  if (p.num_tokens > 0 && p.lora_of_slot != nullptr && p.adapter_slot_of_token == nullptr)
     return "adapter_slot_of_token is null";
   return "";
 }
@@ -121,7 +121,7 @@ std::string why_unsupported(const RmsNormParams& p) {
 std::string why_unsupported(const EmbeddingParams& p) {
   if (p.num_tokens < 0) return fmt::format("num_tokens = {}, need 0 or more", p.num_tokens);
   if (auto why = why_unsupported("table", p.table); !why.empty()) return why;
-  if (p.lora_of_slot != nullptr && p.adapter_slot_of_token == nullptr)
+  if (p.num_tokens > 0 && p.lora_of_slot != nullptr && p.adapter_slot_of_token == nullptr)
     return "adapter_slot_of_token is null";
   return "";
 }
