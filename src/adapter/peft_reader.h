@@ -20,6 +20,7 @@ struct AdapterReadOptions {
   std::string name;
   ExpertLayout expert_layout = ExpertLayout::kAuto;
   int32_t max_lora_rank = 256;
+  std::string base_model_name;  // compared with the config's, for a warning; "" compares nothing
 };
 
 // What was found in an adapter folder, for people: printed by `braid validate`, kept for /metrics.
@@ -32,6 +33,8 @@ struct AdapterReport {
   int64_t num_parameters = 0;
   size_t bytes_in_file = 0;
   size_t bytes_resident = 0;  // after de-duplication, BF16
+  int32_t num_factors = 0;    // matrices A and B per adapted matrix of the model
+  int32_t num_distinct_factors = 0;
   int32_t min_rank = 0;
   int32_t max_rank = 0;
 };

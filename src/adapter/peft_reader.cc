@@ -1,0 +1,242 @@
+#include "adapter/peft_reader.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <map>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "adapter/factor_store.h"
+#include "adapter/lora_config.h"
+#include "adapter/lora_plan.h"
+#include "base/check.h"
+#include "checkpoint/safetensors.h"
+
+namespace braid {
+namespace {
+
+constexpr const char* kStem = "adapter_model";
+
+Result<Safetensors> open_tensors(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  const auto exists = [&](const char* file) {
+    return std::filesystem::exists(folder / file, ignored);
+  };
+  if (!exists("adapter_model.safetensors") && !exists("adapter_model.safetensors.index.json")) {
+    for (const char* pickle : {"adapter_model.bin", "adapter_model.pt"}) {
+      if (!exists(pickle)) continue;
+      return fail(ErrorCode::kUnsupported,
+                  "{} is a pickle, which can run code when it is opened; save the adapter with "
+                  "safe_serialization=True to get adapter_model.safetensors",
+                  (folder / pickle).string());
+    }
+  }
+  return Safetensors::open_folder(folder, kStem);
+}
+
+std::string matrix_name(int32_t matrix) {
+  constexpr std::array<const char*, 13> kNames = {"q_proj",
+                                                  "k_proj",
+                                                  "v_proj",
+                                                  "o_proj",
+                                                  "router",
+                                                  "mlp.gate_proj",
+                                                  "mlp.up_proj",
+                                                  "mlp.down_proj",
+                                                  "experts.gate_proj",
+                                                  "experts.up_proj",
+                                                  "experts.down_proj",
+                                                  "lm_head",
+                                                  "embed_tokens"};
+  return kNames.at(static_cast<size_t>(matrix));
+}
+
+// "q_proj x48 (rank 16)", in the order of matrices.
+std::vector<std::string> describe_targets(const std::map<LoraSite, PlannedPair>& pairs) {
+  struct Target {
+    int64_t count = 0;
+    std::set<int32_t> ranks;
+  };
+  std::map<int32_t, Target> targets;
+  for (const auto& [site, pair] : pairs) {
+    ++targets[site.matrix].count;
+    targets[site.matrix].ranks.insert(pair.rank);
+  }
+  std::vector<std::string> lines;
+  for (const auto& [matrix, target] : targets) {
+    const int32_t low = *target.ranks.begin(), high = *target.ranks.rbegin();
+    lines.push_back(
+        fmt::format("{} x{} (rank {})", matrix_name(matrix), target.count,
+                    low == high ? fmt::to_string(low) : fmt::format("{} to {}", low, high)));
+  }
+  return lines;
+}
+
+// Every field that decides what the adapter computes, in the order of sites.
+AdapterHash content_hash(const std::map<LoraSite, PlannedPair>& pairs, const FactorStore& store) {
+  std::vector<uint64_t> words;
+  for (const auto& [site, pair] : pairs) {
+    const AdapterHash &a = store.factor(pair.a).hash, &b = store.factor(pair.b).hash;
+    for (const int32_t value :
+         {site.layer, site.matrix, site.expert, pair.rank, std::bit_cast<int32_t>(pair.scaling)}) {
+      words.push_back(static_cast<uint32_t>(value));
+    }
+    for (const uint64_t word : {a.high, a.low, b.high, b.low}) words.push_back(word);
+  }
+  const XXH128_hash_t h = XXH3_128bits(words.data(), words.size() * sizeof(uint64_t));
+  return {h.high64, h.low64};
+}
+
+LoraPair to_pair(const PlannedPair& planned, const FactorStore& store) {
+  return {.a = store.factor(planned.a).data,
+          .b_t = store.factor(planned.b).data,
+          .rank = planned.rank,
+          .scaling = planned.scaling};
+}
+
+void place(const LoraSite& site, const PlannedPair& planned, const FactorStore& store,
+           int32_t num_experts, Adapter& adapter) {
+  const LoraPair pair = to_pair(planned, store);
+  if (site.matrix == static_cast<int32_t>(LoraMatrix::kLmHead)) {
+    adapter.lm_head = pair;
+    return;
+  }
+  if (site.matrix == static_cast<int32_t>(LoraMatrix::kEmbedding)) {
+    adapter.embedding = {.a_t = pair.a, .b = pair.b_t, .rank = pair.rank, .scaling = pair.scaling};
+    return;
+  }
+  LayerLora& layer = adapter.layers[static_cast<size_t>(site.layer)];
+  if (site.matrix < kNumLoraTargets) {
+    layer.linear[static_cast<size_t>(site.matrix)] = pair;
+    return;
+  }
+  if (layer.experts.empty()) layer.experts.resize(static_cast<size_t>(num_experts));
+  ExpertLora& expert = layer.experts[static_cast<size_t>(site.expert)];
+  switch (static_cast<LoraMatrix>(site.matrix)) {
+    case LoraMatrix::kExpertGate:
+      expert.gate = pair;
+      return;
+    case LoraMatrix::kExpertUp:
+      expert.up = pair;
+      return;
+    case LoraMatrix::kExpertDown:
+      expert.down = pair;
+      return;
+    case LoraMatrix::kLmHead:
+    case LoraMatrix::kEmbedding:
+      break;  // placed above
+  }
+  BRAID_UNREACHABLE(site.matrix);
+}
+
+void warn_of_zero_deltas(const std::map<LoraSite, PlannedPair>& pairs, const FactorStore& store,
+                         std::vector<std::string>& warnings) {
+  size_t num_zero = 0;
+  const std::string* example = nullptr;
+  for (const auto& [site, pair] : pairs) {
+    if (pair.scaling != 0 && !store.factor(pair.a).all_zero && !store.factor(pair.b).all_zero) {
+      continue;
+    }
+    if (num_zero++ == 0) example = pair.tensor;
+  }
+  if (num_zero == pairs.size()) {
+    warnings.push_back(
+        "every delta is zero: the adapter changes nothing (lora_B starts as zeros; was it trained "
+        "and saved?)");
+  } else if (num_zero > 0) {
+    warnings.push_back(
+        fmt::format("{} of {} adapted matrices have an all-zero delta, for example {}", num_zero,
+                    pairs.size(), *example));
+  }
+}
+
+// The last part of "org/name" or of a path.
+std::string last_part(std::string name) {
+  while (name.ends_with('/')) name.pop_back();
+  return name.substr(name.rfind('/') + 1);
+}
+
+void describe(const LoraPlan& plan, const FactorStore& store, const Safetensors& tensors,
+              AdapterReport& report) {
+  report.layout = "no expert adapted";
+  if (!plan.layouts().empty()) {
+    report.layout.clear();
+    for (const std::string& layout : plan.layouts()) {
+      report.layout += (report.layout.empty() ? "" : "; ") + layout;
+    }
+  }
+  report.evidence = plan.evidence();
+  if (plan.layouts().contains("per-expert 2-D")) {
+    report.evidence.push_back("keys name each expert, so nothing is ambiguous");
+  }
+  if (plan.layouts().contains("shared-outer by shape")) {
+    report.evidence.push_back("a leading dimension of 1 is shared by all experts");
+  }
+  std::ranges::copy(plan.warnings(), std::back_inserter(report.warnings));
+  warn_of_zero_deltas(plan.pairs(), store, report.warnings);
+  report.targets = describe_targets(plan.pairs());
+  report.num_tensors = static_cast<int64_t>(tensors.tensors().size());
+  report.num_parameters = plan.num_parameters();
+  for (const auto& [name, view] : tensors.tensors()) report.bytes_in_file += view.bytes.size();
+  report.bytes_resident = store.bytes();
+  report.num_factors = 2 * static_cast<int32_t>(plan.pairs().size());
+  report.num_distinct_factors = store.num_distinct();
+  report.min_rank = plan.pairs().begin()->second.rank;
+  for (const auto& [site, pair] : plan.pairs()) {
+    report.min_rank = std::min(report.min_rank, pair.rank);
+    report.max_rank = std::max(report.max_rank, pair.rank);
+  }
+}
+
+Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelConfig& model,
+                              const AdapterReadOptions& options) {
+  auto config = read_lora_config(folder);
+  if (!config) return pass_on(config);
+  auto tensors = open_tensors(folder);
+  if (!tensors) return pass_on(tensors);
+
+  FactorStore store;
+  LoraPlan plan(model, *config, options);
+  if (auto ok = plan.build(tensors->tensors(), store); !ok) return pass_on(ok, folder.string());
+  if (auto ok = store.convert(); !ok) return pass_on(ok, folder.string());
+
+  AdapterAndReport out;
+  out.report.warnings = config->warnings;
+  const std::string trained_on = last_part(config->base_model_name_or_path);
+  const std::string served = last_part(options.base_model_name);
+  if (!trained_on.empty() && !served.empty() && trained_on != served) {
+    out.report.warnings.push_back(fmt::format(
+        "base_model_name_or_path is \"{}\", this base model is \"{}\"", trained_on, served));
+  }
+  describe(plan, store, *tensors, out.report);
+
+  auto adapter = std::make_shared<Adapter>();
+  adapter->name = options.name;
+  adapter->hash = content_hash(plan.pairs(), store);
+  adapter->layers.resize(static_cast<size_t>(model.num_hidden_layers));
+  for (const auto& [site, pair] : plan.pairs()) {
+    place(site, pair, store, model.num_experts, *adapter);
+  }
+  adapter->max_rank = out.report.max_rank;
+  adapter->bytes = store.bytes();
+  adapter->storage = store.take_storage();
+  out.adapter = std::move(adapter);
+  return out;
+}
+
+}  // namespace
+
+Result<AdapterAndReport> read_adapter(const std::filesystem::path& folder,
+                                      const ModelConfig& config,
+                                      const AdapterReadOptions& options) {
+  auto out = read(folder, config, options);
+  if (!out && !options.name.empty())
+    return pass_on(out, fmt::format("adapter \"{}\"", options.name));
+  return out;
+}
+
+}  // namespace braid
