@@ -63,6 +63,12 @@ std::array<uint8_t, 256> make_uniform_e4m3() {
   return codes;
 }
 
+float root_mean_square(const std::array<uint8_t, 256>& codes) {
+  float sum = 0;
+  for (const uint8_t code : codes) sum += from_e4m3(code) * from_e4m3(code);
+  return std::sqrt(sum / static_cast<float>(codes.size()));
+}
+
 class DummySource : public WeightSource {
  public:
   DummySource(const ModelConfig& config, WeightFormat format, uint64_t seed)
@@ -155,7 +161,8 @@ class DummySource : public WeightSource {
     const size_t blocks = static_cast<size_t>((weight.matrix.rows + 127) / 128) *
                           static_cast<size_t>((weight.matrix.cols + 127) / 128);
     auto* scales = reinterpret_cast<float*>(allocate(weight, blocks * sizeof(float)));
-    const float scale = deviation * std::sqrt(3.0f) / kE4m3Max;
+    // Block scales vary by a quarter, which makes their mean square 49 / 48.
+    const float scale = deviation / (root_mean_square(table) * std::sqrt(49.0f / 48.0f));
     for_uniform(words, blocks, [&](size_t i, float u) { scales[i] = scale * (1.0f + 0.25f * u); });
     weight.matrix.data = codes;
     weight.matrix.block_scale = scales;

@@ -271,8 +271,9 @@ void parse_qwen3_moe(Fields& fields, ModelConfig& out) {
   if (fields.has("mlp_only_layers")) {
     const Json& dense = fields["mlp_only_layers"];
     for (const Json& layer : dense) {
-      if (!dense.is_array() || !layer.is_number_unsigned() ||
-          layer.get<uint64_t>() >= out.is_moe_layer.size()) {
+      const bool fits = dense.is_array() && layer.is_number_integer() &&
+                        layer.get<int64_t>() >= 0 && layer.get<int64_t>() < out.num_hidden_layers;
+      if (!fits) {
         fields.refuse(ErrorCode::kCorrupt,
                       fmt::format("mlp_only_layers holds {}, layers from 0 to {} are expected",
                                   shown(layer), out.num_hidden_layers - 1));
