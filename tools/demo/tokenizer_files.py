@@ -90,7 +90,7 @@ def tokenizer_config(fields):
         "eos_token": named("eos"),
         "model_max_length": _field(fields, "llama.context_length"),
         "pad_token": named("padding"),
-        "tokenizer_class": "GPT2Tokenizer",
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": named("unknown"),
         "vocab_size": len(tokens),
     }
