@@ -48,7 +48,7 @@ sanitized() { # PRESET
 part "lint" tools/lint.sh
 part "build" build dev
 part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
-part "tokenizer goldens" "$python" tools/goldens/tokenizers.py --out build/test-data/tokenizer
+part "tokenizer goldens" "$python" tools/goldens/make_tokenizers.py --out build/test-data/tokenizer
 part "unit tests" unit_tests
 part "build fuzz targets" build fuzz
 for source in tests/fuzz/*_fuzz.cc; do
