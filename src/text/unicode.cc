@@ -1,0 +1,98 @@
+#include "text/unicode.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+#include <memory>
+
+#include "base/check.h"
+#include "text/utf8.h"
+
+namespace braid::text {
+namespace {
+
+// Below U+0300 every character is its own normalisation form C.
+bool is_surely_nfc(std::string_view text) {
+  for (const char c : text) {
+    if (static_cast<uint8_t>(c) >= 0xCC) return false;
+  }
+  return true;
+}
+
+struct FreeMalloced {
+  void operator()(utf8proc_uint8_t* p) const { std::free(p); }
+};
+
+}  // namespace
+
+bool is_white_space(char32_t c) {
+  return (c >= 0x9 && c <= 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
+}
+
+bool is_word_char(char32_t c) {
+  if (c == 0x200C || c == 0x200D) return true;  // joiners
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string to_nfc(std::string_view text) {
+  if (is_surely_nfc(text)) return std::string(text);
+  utf8proc_uint8_t* raw = nullptr;
+  const utf8proc_ssize_t size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &raw,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const std::unique_ptr<utf8proc_uint8_t, FreeMalloced> owned(raw);
+  BRAID_CHECK(size >= 0);  // the text is well-formed
+  return {reinterpret_cast<const char*>(raw), static_cast<size_t>(size)};
+}
+
+char32_t upper_of(char32_t c) {
+  return static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
+}
+char32_t lower_of(char32_t c) {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+char32_t title_of(char32_t c) {
+  return static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c)));
+}
+bool is_cased(char32_t c) { return upper_of(c) != c || lower_of(c) != c; }
+
+std::string to_upper(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = next_char(text, at);
+    if (c == 0xDF) {
+      out += "SS";  // the one common character whose capital is two
+    } else {
+      append_utf8(out, upper_of(c));
+    }
+  }
+  return out;
+}
+
+std::string to_lower(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) append_utf8(out, lower_of(next_char(text, at)));
+  return out;
+}
+
+}  // namespace braid::text

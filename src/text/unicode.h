@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace braid::text {
+
+// Unicode's White_Space property: what \s means in Rust and Oniguruma.
+bool is_white_space(char32_t c);
+
+// Letters, marks, decimal digits, letter numbers, connectors: what \w means there.
+bool is_word_char(char32_t c);
+
+// Normalisation form C of well-formed UTF-8.
+std::string to_nfc(std::string_view text);
+
+// Full case mappings of single characters (one to one) over well-formed UTF-8.
+std::string to_upper(std::string_view text);
+std::string to_lower(std::string_view text);
+
+bool is_cased(char32_t c);
+char32_t upper_of(char32_t c);
+char32_t lower_of(char32_t c);
+char32_t title_of(char32_t c);
+
+}  // namespace braid::text

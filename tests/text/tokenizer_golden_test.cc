@@ -1,0 +1,127 @@
+// Tokenizer and Detokenizer against HF tokenizers and tiktoken, on vocabularies of real models.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/file.h"
+#include "tests/text/golden_files.h"
+#include "text/detokenizer.h"
+#include "text/tokenizer.h"
+
+namespace braid::text {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::shared_ptr<const Tokenizer> load(const fs::path& folder) {
+  Result<std::shared_ptr<const Tokenizer>> tokenizer;
+  if (fs::exists(folder / "tokenizer.json")) {
+    tokenizer = Tokenizer::open(folder);
+  } else {
+    const Json facts = read_json_file(folder / "tiktoken.json").value();
+    tokenizer = Tokenizer::from_tiktoken(
+        read_file(folder / "tokenizer.tiktoken", size_t{1} << 30).value(),
+        facts["pattern"].get<std::string>(),
+        facts["special_tokens"].get<std::map<std::string, int32_t>>(), Json());
+  }
+  EXPECT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
+  return tokenizer.value_or(nullptr);
+}
+
+class TokenizerGolden : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    folder_ = test::tokenizer_goldens() / GetParam();
+    if (!fs::exists(folder_)) {
+      GTEST_SKIP() << folder_ << " is not there; tools/goldens/make_tokenizers.py makes it";
+    }
+    tokenizer_ = load(folder_);
+    ASSERT_NE(tokenizer_, nullptr);
+  }
+
+  // Number of strings whose ids differ; the first few are printed.
+  int count_differences(const std::string& name) {
+    const auto texts = test::read_texts(test::tokenizer_goldens() / (name + ".text"));
+    const auto want = test::read_ids(folder_ / (name + ".ids"));
+    EXPECT_EQ(texts.size(), want.size());
+    EXPECT_GT(texts.size(), 0u);
+    int differences = 0;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const auto got = tokenizer_->encode(texts[i], {.add_special_tokens = false});
+      if (got && *got == want[i]) continue;
+      if (++differences > 5) continue;
+      if (!got) {
+        ADD_FAILURE() << name << " " << i << ": " << got.error().message;
+        continue;
+      }
+      const size_t at = static_cast<size_t>(
+          std::mismatch(got->begin(), got->end(), want[i].begin(), want[i].end()).first -
+          got->begin());
+      const auto around = [&](const std::vector<int32_t>& ids) {
+        std::string pieces;
+        for (size_t j = at; j < std::min(at + 6, ids.size()); ++j) {
+          pieces += "[" + std::string(tokenizer_->piece(ids[j])) + "]";
+        }
+        return pieces;
+      };
+      std::cout << name << " " << i << " differs at token " << at << ": got " << around(*got)
+                << ", want " << around(want[i]) << "\n";
+    }
+    return differences;
+  }
+
+  fs::path folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+TEST_P(TokenizerGolden, EncodesCodeAndProse) { EXPECT_EQ(count_differences("corpus"), 0); }
+
+TEST_P(TokenizerGolden, EncodesRandomStrings) { EXPECT_EQ(count_differences("random"), 0); }
+
+// Code points that no Unicode version of the machine assigns: whether they are letters depends on
+// the version of the tables, so differences are printed and bounded.
+TEST_P(TokenizerGolden, EncodesUnassignedCodePointsMostlyAlike) {
+  const auto all = test::read_ids(folder_ / "unassigned.ids").size();
+  const int differences = count_differences("unassigned");
+  std::cout << differences << " of " << all << " strings differ\n";
+  EXPECT_LE(differences, static_cast<int>(all / 10));
+}
+
+TEST_P(TokenizerGolden, DecodesAsAWholeAndAsAStream) {
+  if (!fs::exists(folder_ / "decode.ids")) GTEST_SKIP() << "no decode goldens for tiktoken files";
+  const auto rows = test::read_ids(folder_ / "decode.ids");
+  const auto all = test::read_texts(folder_ / "decode_all.text");
+  const auto plain = test::read_texts(folder_ / "decode_plain.text");
+  ASSERT_EQ(rows.size(), all.size());
+  ASSERT_EQ(rows.size(), plain.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ASSERT_EQ(tokenizer_->decode(rows[i], false), all[i]) << "row " << i;
+    ASSERT_EQ(tokenizer_->decode(rows[i], true), plain[i]) << "row " << i;
+    Detokenizer stream(tokenizer_, {.skip_special_tokens = false});
+    std::string joined;
+    for (const int32_t id : rows[i]) joined += stream.push(id);
+    ASSERT_EQ(joined + stream.flush(), all[i]) << "row " << i;
+  }
+}
+
+TEST_P(TokenizerGolden, GivesBackEveryTextItEncodes) {
+  const bool normalises = std::string(GetParam()) == "qwen3";
+  for (const std::string& text : test::read_texts(test::tokenizer_goldens() / "corpus.text")) {
+    const auto ids = tokenizer_->encode(text, {.allow_special = false});
+    ASSERT_TRUE(ids.has_value()) << ids.error().message;
+    if (!normalises) {
+      ASSERT_EQ(tokenizer_->decode(*ids, false), text);
+    }
+    for (const int32_t id : *ids) ASSERT_FALSE(tokenizer_->is_special(id));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Vocabularies, TokenizerGolden,
+                         testing::Values("smollm2", "qwen3", "deepseek_v3", "qwen_tiktoken",
+                                         "kimi_tiktoken"),
+                         [](const auto& one) { return std::string(one.param); });
+
+}  // namespace
+}  // namespace braid::text
