@@ -483,8 +483,13 @@ void LoraPlan::cross_check_targets() {
   for (const auto& [key, pair] : tensors_) {
     if (pair.name.module == LoraModule::kExpertParameter) continue;
     const std::string& trained = pair.name.trained_name;
-    const bool named = std::ranges::any_of(
-        config_.target_modules, [&](const std::string& t) { return is_end_of(trained, t); });
+    const bool named =
+        std::ranges::any_of(
+            config_.target_modules,
+            [&](const std::string& target) { return is_end_of(trained, target); }) ||
+        std::ranges::any_of(config_.target_parameters, [&](const std::string& target) {
+          return is_end_of(trained + ".weight", target);
+        });
     if (!named) unnamed.insert(trained.substr(trained.rfind('.') + 1));
   }
   for (const std::string& name : unnamed) {

@@ -7,9 +7,9 @@
 #include <bit>
 #include <map>
 #include <set>
-#include <system_error>
 #include <utility>
 
+#include "adapter/adapter_file.h"
 #include "adapter/factor_store.h"
 #include "adapter/lora_config.h"
 #include "adapter/lora_plan.h"
@@ -18,25 +18,6 @@
 
 namespace braid {
 namespace {
-
-constexpr const char* kStem = "adapter_model";
-
-Result<Safetensors> open_tensors(const std::filesystem::path& folder) {
-  std::error_code ignored;
-  const auto exists = [&](const char* file) {
-    return std::filesystem::exists(folder / file, ignored);
-  };
-  if (!exists("adapter_model.safetensors") && !exists("adapter_model.safetensors.index.json")) {
-    for (const char* pickle : {"adapter_model.bin", "adapter_model.pt"}) {
-      if (!exists(pickle)) continue;
-      return fail(ErrorCode::kUnsupported,
-                  "{} is a pickle, which can run code when it is opened; save the adapter with "
-                  "safe_serialization=True to get adapter_model.safetensors",
-                  (folder / pickle).string());
-    }
-  }
-  return Safetensors::open_folder(folder, kStem);
-}
 
 std::string matrix_name(int32_t matrix) {
   constexpr std::array<const char*, 13> kNames = {"q_proj",
@@ -196,7 +177,7 @@ Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelCo
                               const AdapterReadOptions& options) {
   auto config = read_lora_config(folder);
   if (!config) return pass_on(config);
-  auto tensors = open_tensors(folder);
+  auto tensors = open_adapter_tensors(folder);
   if (!tensors) return pass_on(tensors);
 
   FactorStore store;
