@@ -7,13 +7,13 @@
 #define BRAID_CPU_SILU_INL_H_
 #endif
 
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include <cmath>
 #include <cstdint>
 
 #include "cpu/gemm-inl.h"
-#include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
