@@ -1,6 +1,8 @@
 #include "text/regex_syntax.h"
 
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include <fmt/format.h>
+#include <pcre2.h>
 
 #include <cctype>
 #include <vector>
@@ -21,6 +23,16 @@ constexpr std::string_view kWord =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
 
 constexpr int kMaxDepth = 32;  // of nested classes
+
+bool is_script(std::string_view name) {
+  const std::string pattern = fmt::format("\\p{{sc:{}}}", name);
+  int error = 0;
+  PCRE2_SIZE error_at = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_UTF, &error, &error_at, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
+}
 
 class Rewriter {
  public:
@@ -189,7 +201,8 @@ class Rewriter {
     return true;
   }
 
-  // \p{..} and \P{..}, copied. PCRE2 checks the name.
+  // \p{..} and \P{..}. PCRE2 checks the name, and takes that of a script for the characters that
+  // are used in it, not only those that belong to it, unless told so.
   Result<bool> rewrite_property(std::string& out) {
     if (peek(1) != 'p' && peek(1) != 'P') return false;
     const size_t close = peek(2) == '{' ? pattern_.find('}', at_) : std::string_view::npos;
@@ -210,7 +223,13 @@ class Rewriter {
         return refuse(fmt::format("the property \"{}\"", name), at_);
       }
     }
-    out += pattern_.substr(at_, close + 1 - at_);
+    const std::string_view script = name.starts_with('^') ? name.substr(1) : name;
+    if (is_script(script)) {
+      const bool negated = (pattern_[at_ + 1] == 'P') != name.starts_with('^');
+      out += fmt::format("\\{}{{sc:{}}}", negated ? 'P' : 'p', script);
+    } else {
+      out += pattern_.substr(at_, close + 1 - at_);
+    }
     at_ = close + 1;
     return true;
   }

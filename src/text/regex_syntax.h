@@ -16,6 +16,7 @@ enum class RegexFlavour {
 // Rewrites a pattern into one that means the same to PCRE2 10.42 in UTF and UCP mode:
 //   \s \w \b   hold other characters there (U+180E; marks and connectors)
 //   [a&&[^b]]  class intersections and nested classes become lookaheads
+//   \p{Han}    includes characters that other scripts share with it there
 //   {,n} \v    are read differently there
 // Whatever is not known to mean the same is refused, so a pattern never splits text in its own way.
 //
