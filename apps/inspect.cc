@@ -1,18 +1,17 @@
 // braid inspect: what a checkpoint or an adapter folder holds, without loading it.
 
-#include "checkpoint/inspect.h"
+#include "adapter/inspect.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <filesystem>
-#include <map>
 
 #include "apps/commands.h"
 #include "apps/table.h"
 #include "apps/terminal.h"
 #include "base/json.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/inspect.h"
 
 namespace braid::apps {
 namespace {
@@ -48,45 +47,19 @@ void print_model(const CheckpointSummary& summary) {
 }
 
 // An adapter on its own: what its files say. How it is read needs the model: `braid validate`.
-void inspect_adapter(const InspectCommand& command) {
-  auto config = read_json_file(fs::path(command.folder) / "adapter_config.json");
-  if (!config) leave(config.error().message);
-  auto tensors = Safetensors::open_file(fs::path(command.folder) / "adapter_model.safetensors");
-  if (!tensors) leave(tensors.error().message);
-  std::map<std::string, int64_t> count_of_kind;
-  int64_t parameters = 0;
-  size_t bytes = 0;
-  for (const auto& [tensor, view] : tensors->tensors()) {
-    ++count_of_kind[fmt::format("{} {}", name(view.dtype), to_string(view.shape))];
-    parameters += num_elements(view.shape);
-    bytes += view.bytes.size();
-  }
+void print_adapter(const InspectCommand& command) {
+  auto summary = inspect_adapter(command.folder);
+  if (!summary) leave(summary.error().message);
   if (command.json) {
-    fmt::print("{}\n", Json{{"kind", "adapter"},
-                            {"config", *config},
-                            {"tensors", count_of_kind},
-                            {"parameters", parameters},
-                            {"bytes", bytes}}
-                           .dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", to_json(*summary).dump(2, ' ', false, Json::error_handler_t::replace));
     return;
   }
-  fmt::print("adapter: {} tensors, {} parameters, {}\n", tensors->tensors().size(),
-             human_count(static_cast<uint64_t>(parameters)), human_bytes(bytes));
-  for (const char* key : {"peft_type", "base_model_name_or_path", "r", "lora_alpha", "use_rslora",
-                          "target_modules", "target_parameters", "peft_version"}) {
-    if (config->is_object() && config->contains(key)) {
-      fmt::print("  {:<24} {}\n", key,
-                 printable((*config)[key].dump(-1, ' ', false, Json::error_handler_t::replace)));
-    }
-  }
-  Table table({"dtype and shape", "count"});
-  for (const auto& [kind, count] : count_of_kind) table.add({kind, fmt::format("{}", count)});
-  fmt::print("\n{}\nHow it would be read: braid validate {} --model MODEL\n", table.to_string(),
-             printable(command.folder));
+  fmt::print("{}\nHow it would be read: braid validate {} --model MODEL\n",
+             printable(render(*summary)), printable(command.folder));
 }
 
 void run_inspect(const InspectCommand& command) {
-  if (fs::exists(fs::path(command.folder) / "adapter_config.json")) return inspect_adapter(command);
+  if (fs::exists(fs::path(command.folder) / "adapter_config.json")) return print_adapter(command);
   auto summary = inspect_checkpoint(command.folder);
   if (!summary) leave(summary.error().message);
   if (command.json) {
