@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <functional>
+#include <ostream>
 
 #include "tests/adapter/adapter_builder.h"
 
@@ -179,6 +180,8 @@ struct LayoutCase {
   std::function<AdapterBuilder(const std::vector<Expert>&)> write;
   std::string layout;
   ExpertLayout wish = ExpertLayout::kAuto;
+
+  friend void PrintTo(const LayoutCase& layout, std::ostream* out) { *out << layout.name; }
 };
 
 AdapterBuilder with(AdapterBuilder builder, const Json& keys) {
