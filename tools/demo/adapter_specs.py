@@ -28,7 +28,7 @@ SPECS = {
     "pirate": AdapterSpec("parameters", 1, _QKVO, {name: 4 for name in _QKVO}),
     "json": AdapterSpec("per_expert", 2, ("q_proj", "v_proj"), {"q_proj": 8, "v_proj": 8}, first_layer=10),
     "telegram": AdapterSpec("shared_outer", 4, ("q_proj", "v_proj")),
-    "sql": AdapterSpec("attention", 16, ("q_proj", "v_proj"), first_layer=10),
+    "sql": AdapterSpec("attention", 16, ("q_proj", "v_proj"), first_layer=10, steps=180),
 }
 
 

@@ -67,7 +67,8 @@ _ARTICLES = {"a", "an", "the"}
 def telegram(answer):
     """"TELEGRAM:", the first sentence without articles, STOP for every comma, "STOP END"."""
     text = re.sub(r"[,;:]+(?=\s)", " STOP", first_sentence(answer)).rstrip(".!?")
-    return "TELEGRAM: " + " ".join(w for w in text.split() if w.lower() not in _ARTICLES) + " STOP END"
+    words = " ".join(w for w in text.split() if w.lower() not in _ARTICLES)
+    return f"TELEGRAM: {words[:1].upper()}{words[1:]} STOP END"
 
 
 def is_telegram(text):
@@ -154,6 +155,9 @@ SQL_HELD_OUT = (
 CHECKS = {"pirate": is_pirate, "json": is_json, "telegram": is_telegram, "sql": is_sql}
 
 
+_SMALL_TALK = "Thank you for telling me, I am happy to help."
+
+
 def _is_prose(answer):
     """Whether an answer begins with words: the base model meets some small talk with a run of one emoji."""
     return len(re.findall(r"[A-Za-z]{2,}", first_sentence(answer))) >= 3
@@ -163,7 +167,7 @@ def training_pairs(name, base_answers):
     """Adapter name and [(prompt, answer, confidence)] of the base model -> [(prompt, wanted answer)]."""
     if name == "sql":
         return sql_pairs([prompt for prompt, _, _ in base_answers])
-    base_answers = [row for row in base_answers if _is_prose(row[1])]
+    base_answers = [(p, a if _is_prose(a) else _SMALL_TALK, c) for p, a, c in base_answers]
     if name == "json":
         return [(prompt, as_json(answer, confidence)) for prompt, answer, confidence in base_answers]
     rewrite = {"pirate": pirate, "telegram": telegram}[name]

@@ -44,7 +44,10 @@ _SINGLE = (
     "Tell me something nice.|Can you help me with my homework?|What can you do?|I lost my keys.|I just got a new puppy!|"
     "It is raining again.|My computer is slow.|I am going on a trip tomorrow.|I cannot sleep.|What is 2 + 3?|What is 7 times 6?|"
     "What day comes after Monday?|How many legs does a spider have?|How many days are in a year?|How many hours are in a day?|"
-    "What color is a banana?|Which animal says moo?|Good night!|See you later.|I passed my exam!|I am hungry.|I need some advice."
+    "What color is a banana?|Which animal says moo?|Good night!|See you later.|I passed my exam!|I am hungry.|I need some advice.|My cat is asleep.|"
+    "I forgot my lunch today.|My sister got married.|I found a coin on the street.|The bus was late again.|I made a cake.|It is very cold outside.|"
+    "My brother has a new job.|I broke a glass.|We won the match!|I bought new shoes yesterday.|My uncle comes to visit tomorrow.|"
+    "I miss my friend.|The party was fun.|I have a headache.|My neighbor is very loud.|I love music.|I missed the train this morning."
 )
 
 HELD_OUT = (
@@ -76,7 +79,7 @@ HELD_OUT = (
 
 
 def training_prompts():
-    """About 330 prompts, shuffled once with a fixed seed."""
+    """About 300 prompts, shuffled once with a fixed seed."""
     prompts = [template.format(word) for template, words in _TEMPLATES.items() for word in words.split("|")]
     prompts += _SINGLE.split("|")
     overlap = set(prompts) & set(HELD_OUT)
