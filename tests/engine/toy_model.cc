@@ -20,7 +20,7 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-void store(KvCache& kv, int32_t slot, uint64_t entry) {
+void write_entry(KvCache& kv, int32_t slot, uint64_t entry) {
   for (int32_t part = 0; part < kParts; ++part) {
     const auto bits = static_cast<uint16_t>(entry >> (16 * part));
     kv.keys(0)[slot * kParts + part] = {bits};
@@ -28,7 +28,7 @@ void store(KvCache& kv, int32_t slot, uint64_t entry) {
   }
 }
 
-uint64_t load(KvCache& kv, int32_t slot) {
+uint64_t read_entry(KvCache& kv, int32_t slot) {
   uint64_t entry = 0;
   for (int32_t part = 0; part < kParts; ++part) {
     const uint16_t bits = kv.keys(0)[slot * kParts + part].bits;
@@ -96,12 +96,12 @@ void ToyModel::forward(const ops::Context&, const ForwardBatch& batch, const Ada
           adapter_slot == kNoAdapter ? 0 : adapters->get(adapter_slot)->hash.low;
       uint64_t entry = mix(adapter * 1000003 + static_cast<uint64_t>(batch.token_ids[t]));
       entry = mix(entry ^ static_cast<uint64_t>(position));
-      if (position > 0) entry = mix(entry ^ load(kv, slot_of(position - 1)));
-      store(kv, slot_of(position), entry);
+      if (position > 0) entry = mix(entry ^ read_entry(kv, slot_of(position - 1)));
+      write_entry(kv, slot_of(position), entry);
 
       if (row == batch.logits_token.size() || batch.logits_token[row] != t) continue;
       uint64_t seen = 0;
-      for (int32_t i = 0; i <= position; ++i) seen = mix(seen ^ load(kv, slot_of(i)));
+      for (int32_t i = 0; i <= position; ++i) seen = mix(seen ^ read_entry(kv, slot_of(i)));
       for (int32_t v = 0; v < kVocabSize; ++v) {
         const uint64_t bits = mix(seen + static_cast<uint64_t>(v));
         float& logit = logits[row * kVocabSize + v];

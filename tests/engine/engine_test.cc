@@ -1,0 +1,249 @@
+// The engine on real, tiny checkpoints: the goldens of tests/data/goldens.
+
+#include "braid/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/check.h"
+#include "tests/engine/toy_engine.h"
+
+namespace braid::test {
+namespace {
+
+std::filesystem::path golden(const std::string& name) {
+  return std::filesystem::path(BRAID_TEST_DATA_DIR) / "goldens" / name;
+}
+
+EngineConfig small_config(const std::string& model) {
+  return {.model_dir = golden(model),
+          .num_threads = 2,
+          .kv_cache_bytes = size_t{8} << 20,
+          .kv_block_size = 8};
+}
+
+std::unique_ptr<Engine> open(const EngineConfig& config) {
+  auto engine = Engine::open(config);
+  if (!engine) throw std::runtime_error(engine.error().message);
+  return std::move(*engine);
+}
+
+// The message of what was refused, "accepted" otherwise.
+template <class T>
+std::string message(const Result<T>& result) {
+  return result ? "accepted" : result.error().message;
+}
+
+struct Golden {
+  std::string model;
+  std::vector<std::string> adapters;
+};
+
+// Adapters of different ranks on different modules.
+const Golden kGoldens[] = {
+    {"qwen3_bf16", {"per_expert_f32", "vlm_prefix_r1", "rslora_r40", "bare_keys_router_r16"}},
+    {"mixtral_bf16", {"mixed_ranks", "attention_router_lm_head", "tinker", "peft_attention"}},
+    {"qwen3_fp8", {"per_expert", "shared_outer_attention"}},
+};
+
+// 16 requests, the first on the base, then on each adapter in turn; prompts share a start.
+std::vector<Request> sixteen(Engine& engine, const std::vector<std::string>& adapters) {
+  std::mt19937 random(5);
+  std::vector<Request> requests;
+  for (size_t i = 0; i < 16; ++i) {
+    Request r;
+    const uint32_t length = 1 + random() % 45;
+    for (uint32_t t = 0; t < length; ++t)
+      r.prompt.push_back(static_cast<int32_t>((t < 20 ? t * 7 : random()) % engine.vocab_size()));
+    if (const size_t index = i % (adapters.size() + 1); index > 0)
+      r.adapter = *engine.find_adapter(adapters[index - 1]);
+    r.sampling = {.temperature = i % 2 ? 0.9f : 0.0f,
+                  .top_p = i % 4 == 1 ? 0.9f : 1.0f,
+                  .max_tokens = 4 + static_cast<int32_t>(random() % 12),
+                  .seed = i,
+                  .ignore_eos = true,
+                  .logprobs = 3};
+    if (i % 4 == 3) r.sampling.prompt_logprobs = 1;
+    requests.push_back(r);
+  }
+  return requests;
+}
+
+std::vector<Reply> run_together(Engine& engine, const std::vector<Request>& requests) {
+  Replies replies;
+  for (const Request& request : requests) {
+    const auto id = engine.submit(request, replies.add().first);
+    if (!id) throw std::runtime_error(id.error().message);
+  }
+  engine.wait_until_idle();
+  std::vector<Reply> result;
+  for (size_t i = 0; i < requests.size(); ++i) result.push_back(replies.at(i));
+  return result;
+}
+
+void add_adapters(Engine& engine, const Golden& golden_model) {
+  for (const auto& adapter : golden_model.adapters) {
+    const auto id = engine.add_adapter(adapter, golden(golden_model.model) / "adapters" / adapter);
+    ASSERT_TRUE(id.has_value()) << id.error().message;
+  }
+}
+
+class MixedRequests : public testing::TestWithParam<Golden> {};
+
+TEST_P(MixedRequests, GiveTheSameBitsAloneAndTogether) {
+  std::vector<Reply> alone;
+  std::vector<Request> requests;
+  {
+    EngineConfig config = small_config(GetParam().model);
+    config.prefix_caching = false;
+    const auto engine = open(config);
+    add_adapters(*engine, GetParam());
+    requests = sixteen(*engine, GetParam().adapters);
+    for (const Request& request : requests) alone.push_back(run_together(*engine, {request})[0]);
+  }
+  struct Variant {
+    std::string name;
+    EngineConfig config;
+  };
+  std::vector<Variant> variants(4, {"one batch", small_config(GetParam().model)});
+  variants[1].name = "odd chunks";
+  variants[1].config.max_batch_size = 16;
+  variants[1].config.max_batch_tokens = 19;
+  variants[2].name = "a small cache";  // 64 tokens a request at most, 128 in all
+  variants[2].config.max_context = 64;
+  variants[3].name = "few adapter slots, one thread";
+  variants[3].config.max_adapters = 1;
+  variants[3].config.num_threads = 1;
+  for (auto& [name, config] : variants) {
+    if (name == "a small cache") {
+      // The size of a block depends on the model: asked of an engine with a cache of one byte.
+      config.kv_cache_bytes = 1;
+      const auto refused = Engine::open(config);
+      ASSERT_FALSE(refused.has_value());
+      const std::string& text = refused.error().message;
+      config.kv_cache_bytes = 16 * std::stoul(text.substr(text.rfind(' ') + 1));
+    }
+    const auto engine = open(config);
+    add_adapters(*engine, GetParam());
+    for (int round = 0; round < 2; ++round) {  // the second round hits the prefix cache
+      const auto together = run_together(*engine, requests);
+      for (size_t i = 0; i < requests.size(); ++i) {
+        EXPECT_EQ(why_different(together[i], alone[i]), "")
+            << "request " << i << ", " << name << ", round " << round;
+      }
+    }
+    EXPECT_GT(engine->stats().cached_tokens, 0) << name;
+    EXPECT_EQ(engine->stats().kv_blocks_used, 0) << name;
+    if (name == "a small cache") {
+      EXPECT_GT(engine->stats().preemptions, 0);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, MixedRequests, testing::ValuesIn(kGoldens),
+                         [](const auto& test) { return test.param.model; });
+
+TEST(Engine, AdaptersChangeTheReply) {
+  const auto engine = open(small_config("qwen3_bf16"));
+  add_adapters(*engine, kGoldens[0]);
+  const auto requests = sixteen(*engine, kGoldens[0].adapters);
+  Request request = requests[0];
+  request.sampling.prompt_logprobs = 0;
+  request.prompt = {1, 2, 3, 4, 5, 6};
+  const auto base = run_together(*engine, {request})[0];
+  for (const auto& adapter : kGoldens[0].adapters) {
+    request.adapter = *engine->find_adapter(adapter);
+    EXPECT_NE(run_together(*engine, {request})[0].prompt_logprobs[4].logprob,
+              base.prompt_logprobs[4].logprob)
+        << adapter;
+  }
+}
+
+TEST(Engine, NamesOptionsThatAreOutOfRange) {
+  const auto refused = [](auto&& change) {
+    EngineConfig config = small_config("qwen3_bf16");
+    change(config);
+    return message(Engine::open(config));
+  };
+  EXPECT_NE(refused([](auto& c) { c.max_batch_size = 0; }).find("max_batch_size is 0"),
+            std::string::npos);
+  EXPECT_NE(refused([](auto& c) { c.num_threads = -1; }).find("num_threads"), std::string::npos);
+  EXPECT_NE(refused([](auto& c) { c.kv_block_size = 0; }).find("kv_block_size"), std::string::npos);
+  EXPECT_NE(refused([](auto& c) { c.kv_cache_bytes = 10; }).find("kv_cache_bytes"),
+            std::string::npos);
+  EXPECT_NE(refused([](auto& c) { c.max_context = 1 << 29; }).find("the model's limit"),
+            std::string::npos);
+  EXPECT_NE(refused([](auto& c) { c.max_adapters = 0; }).find("max_adapters"), std::string::npos);
+  EXPECT_NE(refused([](auto& c) { c.model_dir = "/nowhere/at/all"; }).find("/nowhere/at/all"),
+            std::string::npos);
+}
+
+TEST(Engine, KeepsTheBooksOfAdapters) {
+  const auto engine = open(small_config("qwen3_bf16"));
+  const auto folder = golden("qwen3_bf16") / "adapters";
+  const auto id = engine->add_adapter("a", folder / "per_expert_f32");
+  ASSERT_TRUE(id.has_value());
+  EXPECT_EQ(engine->find_adapter("a"), *id);
+  EXPECT_EQ(engine->find_adapter("b"), std::nullopt);
+  EXPECT_GT(*engine->adapter_bytes(*id), 0u);
+  EXPECT_EQ(*engine->adapter_bytes(AdapterId::kBase), 0u);
+  EXPECT_NE(message(engine->add_adapter("a", folder / "rslora_r40")).find("\"a\""),
+            std::string::npos);
+  EXPECT_FALSE(engine->add_adapter("", folder / "rslora_r40").has_value());
+  EXPECT_FALSE(engine->add_adapter("b", folder / "not there").has_value());
+  EXPECT_EQ(engine->find_adapter("b"), std::nullopt);
+
+  ASSERT_TRUE(engine->remove_adapter(*id));
+  EXPECT_EQ(engine->remove_adapter(*id).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(engine->find_adapter("a"), std::nullopt);
+  const auto refused = engine->submit({.prompt = {1}, .adapter = *id}, [](const TokenEvent&) {});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kNotFound);
+  EXPECT_TRUE(engine->add_adapter("a", folder / "rslora_r40").has_value());
+}
+
+TEST(Engine, FinishesRequestsOfARemovedAdapter) {
+  const auto engine = open(small_config("qwen3_bf16"));
+  const auto id = engine->add_adapter("a", golden("qwen3_bf16") / "adapters" / "per_expert_f32");
+  ASSERT_TRUE(id.has_value());
+  Replies replies;
+  const Request request = {.prompt = {1, 2, 3},
+                           .adapter = *id,
+                           .sampling = {.temperature = 0, .max_tokens = 20, .ignore_eos = true}};
+  const auto whole = run_together(*engine, {request})[0];
+  ASSERT_TRUE(engine->submit(request, replies.add().first));
+  ASSERT_TRUE(engine->remove_adapter(*id));
+  engine->wait_until_idle();
+  EXPECT_EQ(replies.at(0).tokens, whole.tokens);
+}
+
+TEST(Engine, WorksWithoutATokenizer) {
+  const auto engine = open(small_config("qwen3_bf16"));
+  EXPECT_EQ(engine->tokenize("text").error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(engine->detokenize(std::vector<int32_t>{1}).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(engine->apply_chat_template("[]").error().code, ErrorCode::kUnsupported);
+  Request request = {.prompt = {1}};
+  request.sampling.stop = {"x"};
+  EXPECT_EQ(engine->submit(request, [](const TokenEvent&) {}).error().code,
+            ErrorCode::kInvalidArgument);
+}
+
+TEST(Engine, RunsOnDummyWeights) {
+  EngineConfig config = small_config("qwen3_fp8");
+  config.load_format = LoadFormat::kDummy;
+  config.dummy_weights = DummyWeights::kFp8;
+  int num_reports = 0;
+  config.on_progress = [&](std::string_view, int64_t done, int64_t total) {
+    EXPECT_LE(done, total);
+    ++num_reports;
+  };
+  const auto engine = open(config);
+  EXPECT_GT(num_reports, 0);
+  EXPECT_GT(engine->decode_step_bytes(std::vector{AdapterId::kBase}), 0u);
+  EXPECT_EQ(run_together(*engine, {{.prompt = {1, 2}, .sampling = {.max_tokens = 3}}})[0].reason,
+            FinishReason::kLength);
+}
+
+}  // namespace
+}  // namespace braid::test
