@@ -1,5 +1,6 @@
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -19,37 +20,47 @@ namespace {
 // be made alone. Source: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014.
 class Words {
  public:
+  static constexpr size_t kBlock = 512;
+
   explicit Words(uint64_t key) : state_(key) {}
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+
+  // The next kBlock words. Whole blocks, because converting them is then a loop that vectorises.
+  const std::array<uint64_t, kBlock>& next_block() {
+    uint64_t state = state_;
+    for (uint64_t& word : block_) {
+      uint64_t z = (state += 0x9e3779b97f4a7c15u);
+      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+      word = z ^ (z >> 31);
+    }
+    state_ = state;
+    return block_;
   }
 
  private:
   uint64_t state_;
+  std::array<uint64_t, kBlock> block_;
 };
 
-// Calls put(i, byte) for n random bytes.
+// Calls put(out + i, bytes, count) for runs of n random bytes.
 template <class Put>
-void for_bytes(Words& words, size_t n, Put put) {
-  size_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const uint64_t word = words.next();
-    for (size_t j = 0; j < 8; ++j) put(i + j, static_cast<uint8_t>(word >> (8 * j)));
+void for_bytes(Words& words, uint8_t* out, size_t n, Put put) {
+  for (size_t i = 0; i < n; i += Words::kBlock * 8) {
+    std::array<uint8_t, Words::kBlock * 8> bytes;
+    std::memcpy(bytes.data(), words.next_block().data(), bytes.size());
+    put(out + i, bytes.data(), std::min(bytes.size(), n - i));
   }
-  if (i == n) return;
-  for (uint64_t word = words.next(); i < n; ++i, word >>= 8) put(i, static_cast<uint8_t>(word));
 }
 
-// Calls put(i, u) for n values u uniform in [-1, 1), 16 random bits each.
-template <class Put>
-void for_uniform(Words& words, size_t n, Put put) {
-  for (size_t i = 0; i < n; i += 4) {
-    uint64_t word = words.next();
-    for (size_t j = i; j < n && j < i + 4; ++j, word >>= 16) {
-      put(j, static_cast<float>(static_cast<int16_t>(word & 0xffff)) * 0x1p-15f);
+// out[i] = convert(u) for n values u uniform in [-1, 1), 16 random bits each.
+template <class T, class Convert>
+void for_uniform(Words& words, T* out, size_t n, Convert convert) {
+  for (size_t i = 0; i < n; i += Words::kBlock * 4) {
+    std::array<int16_t, Words::kBlock * 4> halves;
+    std::memcpy(halves.data(), words.next_block().data(), sizeof(halves));
+    const size_t count = std::min(halves.size(), n - i);
+    for (size_t j = 0; j < count; ++j) {
+      out[i + j] = convert(static_cast<float>(halves[j]) * 0x1p-15f);
     }
   }
 }
@@ -108,7 +119,7 @@ class DummySource : public WeightSource {
   Result<std::vector<float>> vector(const WeightSpec& spec) override {
     std::vector<float> values(static_cast<size_t>(spec.rows));
     Words words = words_of(spec);
-    for_uniform(words, values.size(), [&](size_t i, float u) { values[i] = 1.0f + 0.25f * u; });
+    for_uniform(words, values.data(), values.size(), [](float u) { return 1.0f + 0.25f * u; });
     return values;
   }
 
@@ -149,7 +160,7 @@ class DummySource : public WeightSource {
     const size_t n = num_elements_of(weight);
     auto* values = reinterpret_cast<T*>(allocate(weight, n * sizeof(T)));
     const float scale = deviation * std::sqrt(3.0f);
-    for_uniform(words, n, [&](size_t i, float u) { values[i] = convert(u * scale); });
+    for_uniform(words, values, n, [&](float u) { return convert(u * scale); });
     weight.matrix.data = values;
   }
 
@@ -157,13 +168,15 @@ class DummySource : public WeightSource {
     const size_t n = num_elements_of(weight);
     auto* codes = reinterpret_cast<uint8_t*>(allocate(weight, n));
     const auto table = make_uniform_e4m3();
-    for_bytes(words, n, [&](size_t i, uint8_t byte) { codes[i] = table[byte]; });
+    for_bytes(words, codes, n, [&](uint8_t* out, const uint8_t* bytes, size_t count) {
+      for (size_t i = 0; i < count; ++i) out[i] = table[bytes[i]];
+    });
     const size_t blocks = static_cast<size_t>((weight.matrix.rows + 127) / 128) *
                           static_cast<size_t>((weight.matrix.cols + 127) / 128);
     auto* scales = reinterpret_cast<float*>(allocate(weight, blocks * sizeof(float)));
     // Block scales vary by a quarter, which makes their mean square 49 / 48.
     const float scale = deviation / (root_mean_square(table) * std::sqrt(49.0f / 48.0f));
-    for_uniform(words, blocks, [&](size_t i, float u) { scales[i] = scale * (1.0f + 0.25f * u); });
+    for_uniform(words, scales, blocks, [&](float u) { return scale * (1.0f + 0.25f * u); });
     weight.matrix.data = codes;
     weight.matrix.block_scale = scales;
   }
@@ -171,11 +184,14 @@ class DummySource : public WeightSource {
   static void fill_nvfp4(Words& words, float deviation, Weight& weight) {
     const size_t n = num_elements_of(weight);
     auto* pairs = reinterpret_cast<uint8_t*>(allocate(weight, n / 2));
-    for_bytes(words, n / 2, [&](size_t i, uint8_t byte) { pairs[i] = byte; });
+    for_bytes(words, pairs, n / 2, [](uint8_t* out, const uint8_t* bytes, size_t count) {
+      std::memcpy(out, bytes, count);
+    });
     // Codes 0x70 to 0x77 are 128, 144, ... 240.
     auto* scales = reinterpret_cast<uint8_t*>(allocate(weight, n / 16));
-    for_bytes(words, n / 16,
-              [&](size_t i, uint8_t byte) { scales[i] = static_cast<uint8_t>(0x70 | (byte & 7)); });
+    for_bytes(words, scales, n / 16, [](uint8_t* out, const uint8_t* bytes, size_t count) {
+      for (size_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(0x70 | (bytes[i] & 7));
+    });
     // Mean squares: 8.5625 of the sixteen e2m1 values, 35200 of those eight scales.
     weight.matrix.data = pairs;
     weight.matrix.group_scale = scales;

@@ -1,7 +1,6 @@
 #include "quant/nvfp4.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -14,29 +13,39 @@ namespace {
 
 constexpr size_t kGroup = 16;
 
-// x rounded to an e2m1 magnitude, for 0 <= x. Adding 1.5 * 2^22 leaves steps of one half, twice
-// and four times that leave steps of 1 and 2; ties go to even, as in to_e2m1.
-float round_to_e2m1(float x) {
-  const float shift = x < 2.0f ? 0x1.8p22f : x < 4.0f ? 0x1.8p23f : 0x1.8p24f;
-  return std::min((x + shift) - shift, kE2m1Max);
+// Four floats in one register; GCC and Clang compile it on every target.
+using Floats = float __attribute__((vector_size(16)));
+struct Magnitudes {
+  Floats quarters[kGroup / 4];
+};
+
+// x rounded to an e2m1 magnitude, for 0 <= x, elementwise. Adding 1.5 * 2^22 leaves steps of one
+// half, twice and four times that leave steps of 1 and 2; ties go to even, as in to_e2m1.
+inline Floats round_to_e2m1(const Floats& x) {
+  const Floats low = Floats{} + 0x1.8p22f;
+  const Floats shift = x < 2.0f ? low : x < 4.0f ? low * 2 : low * 4;
+  const Floats rounded = (x + shift) - shift;
+  return rounded < kE2m1Max ? rounded : Floats{} + kE2m1Max;
 }
 
-float squared_error(const float* group, float scale) {
+float squared_error(const Magnitudes& group, float scale) {
   const float inverse = 1.0f / scale;
-  std::array<float, kGroup> error;
-  for (size_t i = 0; i < kGroup; ++i) {
-    const float x = std::fabs(group[i]);
-    const float d = x - round_to_e2m1(x * inverse) * scale;
-    error[i] = d * d;
+  Floats sum = {};
+  for (const Floats& x : group.quarters) {
+    const Floats d = x - round_to_e2m1(x * inverse) * scale;
+    sum += d * d;
   }
-  float sum = 0;
-  for (const float e : error) sum += e;
-  return sum;
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 uint8_t best_scale(const float* group, float global_scale) {
   float amax = 0;
-  for (size_t i = 0; i < kGroup; ++i) amax = std::max(amax, std::fabs(group[i]));
+  Magnitudes magnitudes;
+  for (size_t i = 0; i < kGroup; ++i) {
+    const float x = std::fabs(group[i]);
+    amax = std::max(amax, x);
+    magnitudes.quarters[i / 4][i % 4] = x;
+  }
   if (amax == 0) return 0x38;  // 1: any scale keeps zeros exact, and no reader divides by zero
   const int for_six = to_e4m3(amax / (6.0f * global_scale));
   const int for_four = to_e4m3(amax / (4.0f * global_scale));
@@ -44,7 +53,8 @@ uint8_t best_scale(const float* group, float global_scale) {
   uint8_t best = 0;
   float best_error = std::numeric_limits<float>::infinity();
   for (int code = std::max(for_six - 2, 1); code <= last; ++code) {
-    const float error = squared_error(group, from_e4m3(static_cast<uint8_t>(code)) * global_scale);
+    const float error =
+        squared_error(magnitudes, from_e4m3(static_cast<uint8_t>(code)) * global_scale);
     if (best == 0 || error < best_error) {
       best = static_cast<uint8_t>(code);
       best_error = error;
