@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 braid=build/release/braid
 model=build/demo/smollm2-moe
 

@@ -7,6 +7,8 @@ python=.venv/bin/python
 jobs=$(nproc)
 logs=build/test-logs
 mkdir -p "$logs"
+# Objects are found again in the cache wherever the checkout lies.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 
 # part NAME COMMAND...: quiet when it succeeds, the end of its output when it does not.
 part() {
@@ -50,9 +52,9 @@ part "build" build dev
 part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
 part "tokenizer goldens" "$python" tools/goldens/make_tokenizers.py --out build/test-data/tokenizer
 part "unit tests" unit_tests
-part "build fuzz targets" build fuzz
-for source in tests/fuzz/*_fuzz.cc; do
-  name=$(basename "$source" _fuzz.cc)
+mapfile -t fuzzed < <(basename -a -s _fuzz.cc tests/fuzz/*_fuzz.cc)
+part "build fuzz targets" build fuzz "${fuzzed[@]/%/_fuzz}"
+for name in "${fuzzed[@]}"; do
   part "fuzz $name" fuzz_one "$name"
 done
 part "address sanitizer" sanitized asan
