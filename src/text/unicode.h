@@ -15,13 +15,19 @@ bool is_word_char(char32_t c);
 // and marks that came later (Unicode 14 has 101 of them) are neither reordered nor composed there.
 std::string to_nfc(std::string_view text);
 
-// Full case mappings of single characters (one to one) over well-formed UTF-8.
-std::string to_upper(std::string_view text);
-std::string to_lower(std::string_view text);
+// Characters that Python's repr shows as they are: not controls, formats, unassigned, nor
+// separators other than the space.
+bool is_printable(char32_t c);
 
-bool is_cased(char32_t c);
+// str.isspace, str.isalpha, str.isdecimal of Python, of one character.
+bool is_python_space(char32_t c);
+bool is_letter(char32_t c);
+bool is_decimal(char32_t c);
+
+// Case of single characters, one to one.
 char32_t upper_of(char32_t c);
 char32_t lower_of(char32_t c);
 char32_t title_of(char32_t c);
+bool is_cased(char32_t c);
 
 }  // namespace braid::text
