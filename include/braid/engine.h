@@ -173,15 +173,15 @@ class Engine {
   int32_t max_context() const;
   int32_t vocab_size() const;
 
-  /// Registers an adapter with random factors of one rank on every module an adapter can sit on: what
-  /// LoadFormat::kDummy is for weights. For benchmarks.
+  /// Registers an adapter with random factors of one rank on every module an adapter can sit on:
+  /// what LoadFormat::kDummy is for weights. For benchmarks.
   ///
   /// Errors  kInvalidArgument (name taken or empty; rank outside [1, config.max_lora_rank])
   Result<AdapterId> add_dummy_adapter(std::string name, int32_t rank, uint64_t seed);
 
   /// Least bytes a decode step must read from memory when its tokens run on these adapters (one
-  /// entry a token): every weight outside the experts once, the experts that uniform routing touches
-  /// on average, and likewise each adapter's factors. Keys and values are left out.
+  /// entry a token): every weight outside the experts once, the experts that uniform routing
+  /// touches on average, and likewise each adapter's factors. Keys and values are left out.
   size_t decode_step_bytes(std::span<const AdapterId> adapter_of_token) const;
 
   /// Bytes a second this machine reads from memory with the engine's threads, measured now on a

@@ -5,10 +5,20 @@
 #include "base/check.h"
 
 namespace braid {
+namespace {
+
+// Files may name end tokens that the model does not have: nothing can draw them.
+EngineThreadOptions without_unknown_tokens(EngineThreadOptions options, int32_t vocab_size) {
+  std::erase_if(options.eos_tokens,
+                [&](int32_t token) { return token < 0 || token >= vocab_size; });
+  return options;
+}
+
+}  // namespace
 
 EngineThread::EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::ThreadPool> pool,
                            TokenTextFactory make_text, EngineThreadOptions options)
-    : options_(std::move(options)),
+    : options_(without_unknown_tokens(std::move(options), model->config().vocab_size)),
       make_text_(std::move(make_text)),
       model_(std::move(model)),
       pool_(std::move(pool)),

@@ -1,6 +1,9 @@
 #include "engine/text_side.h"
 
+#include <utility>
+
 #include "text/detokenizer.h"
+#include "text/generation_config.h"
 
 namespace braid {
 namespace {
@@ -24,10 +27,33 @@ Result<TextSide> TextSide::open(const std::filesystem::path& folder) {
   auto tokenizer = text::Tokenizer::open(folder);
   if (tokenizer) {
     side.tokenizer_ = std::move(*tokenizer);
-    if (const auto eos = side.tokenizer_->eos_id()) side.eos_tokens_.push_back(*eos);
   } else if (tokenizer.error().code != ErrorCode::kNotFound) {
     return pass_on(tokenizer);
   }
+
+  auto templates = text::ChatTemplates::open(folder);
+  if (templates) {
+    side.templates_ = std::make_shared<const text::ChatTemplates>(std::move(*templates));
+  } else {
+    side.chat_error_ = std::move(templates.error());
+    // Whoever asks for the template named the model rightly: the model cannot do it.
+    if (side.chat_error_.code == ErrorCode::kNotFound)
+      side.chat_error_.code = ErrorCode::kUnsupported;
+  }
+
+  auto generation = text::GenerationConfig::open(folder);
+  if (!generation) return pass_on(generation);
+  side.eos_tokens_ = generation->eos_token_ids;
+  if (side.eos_tokens_.empty() && side.tokenizer_) {
+    if (const auto eos = side.tokenizer_->eos_id()) side.eos_tokens_.push_back(*eos);
+  }
+  SamplingParams& sampling = side.default_sampling_;
+  sampling.temperature = generation->temperature.value_or(sampling.temperature);
+  sampling.top_k = generation->top_k.value_or(sampling.top_k);
+  sampling.top_p = generation->top_p.value_or(sampling.top_p);
+  sampling.min_p = generation->min_p.value_or(sampling.min_p);
+  sampling.repetition_penalty =
+      generation->repetition_penalty.value_or(sampling.repetition_penalty);
   return side;
 }
 
@@ -52,9 +78,15 @@ Result<std::string> TextSide::detokenize(std::span<const int32_t> tokens,
   return tokenizer_->decode(tokens, skip_special_tokens);
 }
 
-Result<std::vector<int32_t>> TextSide::apply_chat_template(std::string_view,
-                                                           std::string_view) const {
-  return fail(ErrorCode::kUnsupported, "{}: no chat template in this folder", folder_.string());
+Result<std::vector<int32_t>> TextSide::apply_chat_template(std::string_view messages_json,
+                                                           std::string_view options_json) const {
+  if (!tokenizer_)
+    return fail(ErrorCode::kUnsupported, "{}: no tokenizer in this folder, pass token ids",
+                folder_.string());
+  if (!templates_) return tl::unexpected<Error>(chat_error_);
+  auto marked = templates_->render({.messages = messages_json, .options = options_json});
+  if (!marked) return pass_on(marked);
+  return tokenizer_->encode(*marked);
 }
 
 }  // namespace braid

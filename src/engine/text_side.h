@@ -10,21 +10,24 @@
 #include "base/result.h"
 #include "braid/engine.h"
 #include "engine/token_text.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace braid {
 
 // What a model folder says about text: tokenizer, chat template, generation defaults. Each may be
-// missing; what needs it then says kUnsupported. Const members may be called from any thread.
+// missing; what needs it then says kUnsupported. A chat template that this build cannot use is no
+// reason not to serve the model: its error comes when it is asked for. Const members may be called
+// from any thread.
 class TextSide {
  public:
-  // Errors  those of Tokenizer::open, but for kNotFound
+  // Errors  those of Tokenizer::open, but for kNotFound, and of GenerationConfig::open
   static Result<TextSide> open(const std::filesystem::path& folder);
 
   // Empty without a tokenizer.
   TokenTextFactory token_text() const;
 
-  // End tokens of the model; may be empty.
+  // End tokens of the model; may be empty, may be outside of the vocabulary.
   const std::vector<int32_t>& eos_tokens() const { return eos_tokens_; }
   const SamplingParams& default_sampling() const { return default_sampling_; }
 
@@ -35,7 +38,9 @@ class TextSide {
 
  private:
   std::filesystem::path folder_;
-  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  std::shared_ptr<const text::Tokenizer> tokenizer_;      // null: none
+  std::shared_ptr<const text::ChatTemplates> templates_;  // null: chat_error_ says why
+  Error chat_error_ = {ErrorCode::kUnsupported, ""};
   std::vector<int32_t> eos_tokens_;
   SamplingParams default_sampling_;
 };

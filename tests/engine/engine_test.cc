@@ -3,10 +3,14 @@
 #include "braid/engine.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <random>
 
 #include "base/check.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "tests/engine/toy_engine.h"
 
 namespace braid::test {
@@ -60,7 +64,7 @@ std::vector<Request> sixteen(Engine& engine, const std::vector<std::string>& ada
       r.adapter = *engine.find_adapter(adapters[index - 1]);
     r.sampling = {.temperature = i % 2 ? 0.9f : 0.0f,
                   .top_p = i % 4 == 1 ? 0.9f : 1.0f,
-                  .max_tokens = 4 + static_cast<int32_t>(random() % 12),
+                  .max_tokens = 8 + static_cast<int32_t>(random() % 24),
                   .seed = i,
                   .ignore_eos = true,
                   .logprobs = 3};
@@ -110,8 +114,8 @@ TEST_P(MixedRequests, GiveTheSameBitsAloneAndTogether) {
   variants[1].name = "odd chunks";
   variants[1].config.max_batch_size = 16;
   variants[1].config.max_batch_tokens = 19;
-  variants[2].name = "a small cache";  // 64 tokens a request at most, 128 in all
-  variants[2].config.max_context = 64;
+  variants[2].name = "a small cache";  // 80 tokens a request at most, 96 in all
+  variants[2].config.max_context = 80;
   variants[3].name = "few adapter slots, one thread";
   variants[3].config.max_adapters = 1;
   variants[3].config.num_threads = 1;
@@ -122,7 +126,7 @@ TEST_P(MixedRequests, GiveTheSameBitsAloneAndTogether) {
       const auto refused = Engine::open(config);
       ASSERT_FALSE(refused.has_value());
       const std::string& text = refused.error().message;
-      config.kv_cache_bytes = 16 * std::stoul(text.substr(text.rfind(' ') + 1));
+      config.kv_cache_bytes = 12 * std::stoul(text.substr(text.rfind(' ') + 1));
     }
     const auto engine = open(config);
     add_adapters(*engine, GetParam());
@@ -227,6 +231,114 @@ TEST(Engine, WorksWithoutATokenizer) {
   request.sampling.stop = {"x"};
   EXPECT_EQ(engine->submit(request, [](const TokenEvent&) {}).error().code,
             ErrorCode::kInvalidArgument);
+}
+
+// The folder of a golden model with a text side added: one token for each printable ASCII
+// character, the space's id is 3. Removed at the end.
+class TextModel {
+ public:
+  TextModel() {
+    folder_ = std::filesystem::temp_directory_path() /
+              ("braid_engine_test_" + std::to_string(::getpid()));
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    for (const auto& entry : std::filesystem::directory_iterator(golden("qwen3_bf16"))) {
+      if (entry.is_regular_file() && entry.path().filename() != "generation_config.json")
+        std::filesystem::create_symlink(entry.path(), folder_ / entry.path().filename());
+    }
+    Json vocab = Json::object();
+    vocab["\u0120"] = 3;  // how byte-level vocabularies write a space
+    for (int c = '!'; c <= '~'; ++c) vocab[std::string(1, static_cast<char>(c))] = c - '!' + 4;
+    const Json end = {
+        {"id", 2},         {"content", "<end>"}, {"special", true},     {"normalized", false},
+        {"lstrip", false}, {"rstrip", false},    {"single_word", false}};
+    const Json byte_level = {
+        {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+    const Json tokenizer = {
+        {"version", "1.0"},
+        {"added_tokens", Json::array({end})},
+        {"pre_tokenizer", byte_level},
+        {"decoder", byte_level},
+        {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array()}}}};
+    write("tokenizer.json", tokenizer.dump());
+    write("tokenizer_config.json", R"({"eos_token": "<end>"})");
+    write("chat_template.jinja",
+          "{% for m in messages %}{{ m.role }}: {{ m.content }}<end>{% endfor %}");
+    write("generation_config.json",
+          R"({"eos_token_id": [2, 9], "temperature": 0.6, "top_k": 20, "top_p": 0.95})");
+  }
+  ~TextModel() { std::filesystem::remove_all(folder_); }
+  TextModel(const TextModel&) = delete;
+  TextModel& operator=(const TextModel&) = delete;
+
+  void write(const std::string& file, const std::string& text) {
+    ASSERT_TRUE(write_file(folder_ / file, text));
+  }
+  EngineConfig config() const {
+    EngineConfig config = small_config("qwen3_bf16");
+    config.model_dir = folder_;
+    return config;
+  }
+
+ private:
+  std::filesystem::path folder_;
+};
+
+TEST(Engine, SpeaksText) {
+  const TextModel model;
+  const auto engine = open(model.config());
+  const auto tokens = engine->tokenize("ab c");
+  ASSERT_TRUE(tokens.has_value()) << tokens.error().message;
+  EXPECT_EQ(*tokens, (std::vector<int32_t>{68, 69, 3, 70}));
+  EXPECT_EQ(*engine->detokenize(*tokens), "ab c");
+
+  Request request = {.prompt = *tokens,
+                     .sampling = {.temperature = 0, .max_tokens = 30, .ignore_eos = true}};
+  const auto whole = run_together(*engine, {request})[0];
+  EXPECT_EQ(whole.text, *engine->detokenize(whole.tokens));
+  ASSERT_GT(whole.text.size(), 8u);
+  request.sampling.stop = {whole.text.substr(5, 3)};
+  const auto stopped = run_together(*engine, {request})[0];
+  EXPECT_EQ(stopped.matched_stop, request.sampling.stop[0]);
+  EXPECT_EQ(stopped.text, whole.text.substr(0, whole.text.find(request.sampling.stop[0])));
+}
+
+TEST(Engine, RendersChatsAndKeepsUsersFromControlTokens) {
+  const TextModel model;
+  const auto engine = open(model.config());
+  const auto tokens = engine->apply_chat_template(R"([{"role": "user", "content": "a<end>"}])");
+  ASSERT_TRUE(tokens.has_value()) << tokens.error().message;
+  EXPECT_EQ(*engine->detokenize(*tokens, false), "user: a<end><end>");
+  EXPECT_EQ(std::count(tokens->begin(), tokens->end(), 2), 1);
+  EXPECT_EQ(engine->apply_chat_template("{").error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(Engine, TakesTheModelsGenerationDefaults) {
+  const TextModel model;
+  const auto engine = open(model.config());
+  const auto sampling = engine->default_sampling();
+  EXPECT_EQ(sampling.temperature, 0.6f);
+  EXPECT_EQ(sampling.top_k, 20);
+  EXPECT_EQ(sampling.top_p, 0.95f);
+  EXPECT_EQ(sampling.repetition_penalty, 1.0f);
+  // Both end tokens end a reply.
+  for (const int32_t end : {2, 9}) {
+    const Request request = {.prompt = {5}, .sampling = {.logit_bias = {{end, 100.0f}}}};
+    const auto reply = run_together(*engine, {request})[0];
+    EXPECT_EQ(reply.tokens, std::vector<int32_t>{end});
+    EXPECT_EQ(reply.reason, FinishReason::kStop);
+    EXPECT_EQ(reply.text, "");
+  }
+}
+
+TEST(Engine, ServesAModelWhoseChatTemplateIsBeyondIt) {
+  TextModel model;
+  model.write("chat_template.jinja", "{% unheard_of %}");
+  const auto engine = open(model.config());
+  EXPECT_EQ(engine->apply_chat_template("[]").error().code, ErrorCode::kUnsupported);
+  EXPECT_TRUE(engine->tokenize("a").has_value());
+  model.write("generation_config.json", "{");
+  EXPECT_EQ(Engine::open(model.config()).error().code, ErrorCode::kCorrupt);
 }
 
 TEST(Engine, RunsOnDummyWeights) {

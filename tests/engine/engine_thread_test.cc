@@ -175,6 +175,14 @@ TEST(EngineThread, TakesPromptsFromTheCache) {
   EXPECT_EQ(run_all(*engine, {{greedy(prompt, 2), toy_adapter(1)}})[0].cached_tokens, 12);
 }
 
+TEST(EngineThread, IgnoresEndTokensOutsideTheVocabulary) {
+  Request request = greedy({1}, 6);
+  request.sampling.ignore_eos = false;
+  request.sampling.min_tokens = 3;
+  const auto reply = run_alone({request, nullptr}, {.eos_tokens = {-1, 97, 1 << 30}});
+  EXPECT_EQ(reply.tokens.size(), 6u);
+}
+
 TEST(EngineThread, RefusesWhatCanNeverRun) {
   const auto engine = make_toy_engine({.num_blocks = 4, .has_text = false});
   const auto refused = [&](Request request) {
