@@ -1,9 +1,10 @@
 # `make demo` and `make test` do everything themselves, on a fresh Debian 12 with or without a GPU.
-.PHONY: help demo test build lint fuzz sanitize clean
+.PHONY: help demo test build lint sanitize clean
 
 help:
 	@echo 'make demo    build, make the demo model, answer with many adapters, measure, write out/report.html'
-	@echo 'make test    everything CI runs: unit, golden, fuzz and sanitizer tests, lint'
+	@echo 'make test    what CI runs: unit and golden tests, lint'
+	@echo 'make sanitize  fuzz targets, and the engine under the address and thread sanitizers'
 	@echo 'make build   only the command, at build/release/braid'
 	@echo 'make lint    layers, format, links (part of make test)'
 	@echo 'make clean   remove build/ and out/'
@@ -15,6 +16,10 @@ demo:
 test:
 	@tools/bootstrap.sh requirements/demo.txt requirements/test.txt
 	@tools/run_tests.sh
+
+sanitize:
+	@tools/bootstrap.sh
+	@tools/run_sanitizers.sh
 
 build:
 	@tools/bootstrap.sh

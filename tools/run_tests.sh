@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything `make test` runs after the bootstrap. Each part prints how long it took; the first that
+# What `make test` runs after the bootstrap. Each part prints how long it took; the first that
 # fails ends the run. Skipped tests are counted and printed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,32 +34,11 @@ unit_tests() {
   ctest --test-dir build/dev --output-on-failure --parallel "$jobs" --no-tests=error
 }
 
-fuzz_one() { # NAME: 20 s on the seeds of the repository, new finds are kept out of it
-  local corpus
-  corpus=$(mktemp -d)
-  cp -r "tests/fuzz/corpus/$1/." "$corpus" 2>/dev/null || true
-  "build/fuzz/tests/fuzz/$1_fuzz" -max_total_time=20 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 "$corpus"
-  rm -rf "$corpus"
-}
-
-sanitized() { # PRESET
-  build "$1" braid_engine_tests braid_kv_tests
-  "build/$1/tests/kv/braid_kv_tests" && "build/$1/tests/engine/braid_engine_tests"
-}
-
 part "lint" tools/lint.sh
 part "build" build dev
 part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
 part "tokenizer goldens" "$python" tools/goldens/make_tokenizers.py --out build/test-data/tokenizer
 part "unit tests" unit_tests
-mapfile -t fuzzed < <(basename -a -s _fuzz.cc tests/fuzz/*_fuzz.cc)
-part "build fuzz targets" build fuzz "${fuzzed[@]/%/_fuzz}"
-for name in "${fuzzed[@]}"; do
-  part "fuzz $name" fuzz_one "$name"
-done
-part "address sanitizer" sanitized asan
-part "thread sanitizer" sanitized tsan
-
 skipped=$(grep -c '\*\*\*Skipped' "$logs/unit-tests.log" || true)
 if [ "$skipped" -gt 0 ]; then
   echo "skipped tests:"
