@@ -103,8 +103,8 @@ Status copy_other_files(const fs::path& from, const fs::path& to) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(from, error)) {
     const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file(error) || is_weight_file(name) || name == "config.json" ||
-        name == "hf_quant_config.json") {
+    if (!entry.is_regular_file(error) || name.starts_with('.') || is_weight_file(name) ||
+        name == "config.json" || name == "hf_quant_config.json") {
       continue;
     }
     fs::copy_file(entry.path(), to / name, error);

@@ -21,7 +21,8 @@ Result<std::filesystem::path> make_temporary_folder(const std::filesystem::path&
 Status publish_folder(const std::filesystem::path& temporary, const std::filesystem::path& out_dir);
 
 // Copies the folder's files but weights, their index, and the two files that
-// write_quantized_config writes. Sub-folders are left out. Errors  kIo
+// write_quantized_config writes. Sub-folders and hidden files (stamps of tools) are left out.
+// Errors  kIo
 Status copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 // Writes config.json with a quantization_config, and for NVFP4 hf_quant_config.json as ModelOpt

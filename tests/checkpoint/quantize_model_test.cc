@@ -133,7 +133,9 @@ TEST(QuantizeModel, DoesNotDependOnTheNumberOfThreads) {
 TEST(QuantizeModel, SpellsTheConfigAsOtherEnginesReadIt) {
   const test::TemporaryFolder folder;
   test::tiny_mixtral().write(folder);
+  folder.write(".stamp", "x");
   ASSERT_TRUE(quantize_checkpoint(folder.path(), folder.path() / "fp8", {}));
+  EXPECT_FALSE(fs::exists(folder.path() / "fp8" / ".stamp"));
   const Json fp8 = (*read_json_file(folder.path() / "fp8" / "config.json"))["quantization_config"];
   EXPECT_EQ(fp8["quant_method"], "fp8");
   EXPECT_EQ(fp8["fmt"], "e4m3");
