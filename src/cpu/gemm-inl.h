@@ -8,9 +8,11 @@
 #define BRAID_CPU_GEMM_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -65,99 +67,130 @@ struct Bf16Row {
 };
 
 // e4m3 without its scale. The byte is moved so that its exponent and mantissa end where a float's
-// do, 120 short in the exponent's bias; one product with 2^120 then makes every code exact,
-// subnormals included (they pass through float subnormals). NaN codes do not occur: loaders refuse
-// them.
+// do, 120 short in the exponent's bias: what load() gives is the code's value times 2^-120, exactly
+// (subnormal codes become float subnormals). Its scales come with the 2^120 that is missing. NaN
+// codes do not occur: loaders refuse them.
 struct E4m3Row {
   using Element = uint8_t;
-  using Narrow = hn::Rebind<uint8_t, D>;
-  using Wide = hn::RebindToUnsigned<D>;
-  using Signed = hn::RebindToSigned<D>;
+  using Narrow = hn::Rebind<int8_t, D>;
+  using Wide = hn::RebindToSigned<D>;
   static HWY_INLINE V widen(hn::Vec<Narrow> codes) {
-    const auto top = hn::BitCast(Signed(), hn::ShiftLeft<24>(hn::PromoteTo(Wide(), codes)));
-    const auto bits =
-        hn::And(hn::ShiftRight<4>(top), hn::Set(Signed(), static_cast<int32_t>(0x87f00000u)));
-    return hn::Mul(hn::BitCast(D(), bits), hn::Set(D(), 0x1p120f));
+    // Sign-extended and shifted, the sign fills the bits above the exponent; all but one are
+    // masked.
+    const auto bits = hn::ShiftLeft<20>(hn::PromoteTo(Wide(), codes));
+    return hn::BitCast(D(), hn::And(bits, hn::Set(Wide(), static_cast<int32_t>(0x87f00000u))));
   }
-  static HWY_INLINE V load(const uint8_t* p) { return widen(hn::LoadU(Narrow(), p)); }
+  static HWY_INLINE V load(const uint8_t* p) {
+    return widen(hn::LoadU(Narrow(), reinterpret_cast<const int8_t*>(p)));
+  }
   static HWY_INLINE V load_n(const uint8_t* p, size_t n) {
     return widen(load_first(Narrow(), p, n));
   }
 };
 
-// kRows rows times kTokens tokens. An element's sum runs over its columns in order, one vector of
-// partial sums for each `fold` columns; each is scaled by its block's scale and added to the total,
-// and the lanes are added at the end. Nothing in it depends on kRows, kTokens or where the row is
-// read from, so an element has the same bits in any batch.
+// Columns between two looks at the scale: that of a scale block.
+constexpr int64_t kBlockCols = 128;
+
+// Where a tile's rows lie and how they are scaled.
+template <class Row>
+struct RowBlock {
+  const typename Row::Element* data = nullptr;  // the first row; the others follow at row_stride
+  int64_t row_stride = 0;                       // elements
+  const float* scales = nullptr;  // one for each kBlockCols columns, for all rows; or null
+};
+
+// kRows rows times kTokens tokens. An element's sum runs over its columns in order, one partial sum
+// a lane, each weight decoded and scaled before its product; the lanes are added at the end.
+// Nothing in it depends on kRows, kTokens or where the row is read from, so an element has the same
+// bits in any batch.
 //
-// w, scales [kRows]: row starts, and their block scales or null; x [kTokens]; y of token t, row r
-// goes to out[t * out_stride + r].
+// x [kTokens]; y of token t, row r goes to out[t * out_stride + r].
 template <class Row, int kRows, int kTokens>
-HWY_INLINE void tile(const typename Row::Element* const* w, const float* const* scales,
-                     int64_t fold, const float* const* x, int64_t cols, float* out,
+HWY_INLINE void tile(const RowBlock<Row>& w, const float* const* x, int64_t cols, float* out,
                      int64_t out_stride) {
   const D d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  V total[kRows][kTokens];
+  V sum[kRows][kTokens];
   for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kTokens; ++t) total[r][t] = hn::Zero(d);
+    for (int t = 0; t < kTokens; ++t) sum[r][t] = hn::Zero(d);
   }
-  for (int64_t begin = 0, block = 0; begin < cols; begin += fold, ++block) {
-    const int64_t end = std::min(cols, begin + fold);
-    V sum[kRows][kTokens];
-    for (int r = 0; r < kRows; ++r) {
-      for (int t = 0; t < kTokens; ++t) sum[r][t] = hn::Zero(d);
+  const bool has_scale = w.scales != nullptr;
+  for (int64_t begin = 0, block = 0; begin < cols; begin += kBlockCols, ++block) {
+    const int64_t end = std::min(cols, begin + kBlockCols);
+    if constexpr (!std::is_same_v<Row, F32Row>) {
+      // Rows are short, so the hardware sees no stream in a tile; the next tile's rows are fetched
+      // here. Behind the matrix this is a harmless hint.
+      for (int r = 0; r < kRows; ++r) {
+        const auto* next =
+            reinterpret_cast<const uint8_t*>(w.data + (kRows + r) * w.row_stride + begin);
+        for (size_t line = 0; line < kBlockCols * sizeof(typename Row::Element); line += 64) {
+          hwy::Prefetch(next + line);
+        }
+      }
     }
+    const V scale = hn::Set(d, has_scale ? w.scales[block] : 1.0f);
+    const auto scaled = [&](V v) {
+      if constexpr (std::is_same_v<Row, E4m3Row>) return hn::Mul(v, scale);
+      return v;
+    };
     int64_t k = begin;
     for (; k + lanes <= end; k += lanes) {
       V xv[kTokens];
       for (int t = 0; t < kTokens; ++t) xv[t] = hn::LoadU(d, x[t] + k);
       for (int r = 0; r < kRows; ++r) {
-        const V wv = Row::load(w[r] + k);
+        const V wv = scaled(Row::load(w.data + r * w.row_stride + k));
         for (int t = 0; t < kTokens; ++t) sum[r][t] = hn::MulAdd(wv, xv[t], sum[r][t]);
       }
     }
     if (k < end) {
       const auto rest = static_cast<size_t>(end - k);
       for (int r = 0; r < kRows; ++r) {
-        const V wv = Row::load_n(w[r] + k, rest);
+        const V wv = scaled(Row::load_n(w.data + r * w.row_stride + k, rest));
         for (int t = 0; t < kTokens; ++t) {
           sum[r][t] = hn::MulAdd(wv, load_first(d, x[t] + k, rest), sum[r][t]);
         }
       }
     }
-    for (int r = 0; r < kRows; ++r) {
-      for (int t = 0; t < kTokens; ++t) {
-        total[r][t] = scales == nullptr
-                          ? hn::Add(total[r][t], sum[r][t])
-                          : hn::MulAdd(sum[r][t], hn::Set(d, scales[r][block]), total[r][t]);
-      }
-    }
   }
   for (int r = 0; r < kRows; ++r) {
     for (int t = 0; t < kTokens; ++t) {
-      out[t * out_stride + r] = hn::GetLane(hn::SumOfLanes(d, total[r][t]));
+      out[t * out_stride + r] = hn::GetLane(hn::SumOfLanes(d, sum[r][t]));
     }
   }
 }
 
-// All tokens over four rows (or the one to three last ones), a few tokens at a time.
+// All tokens over kRows rows. Three at a time, and the last four as two and two: a tile of one
+// token waits for its own sums.
 template <class Row, int kRows>
-HWY_INLINE void all_tokens(const typename Row::Element* const* w, const float* const* scales,
-                           int64_t fold, const float* const* x, int64_t num_tokens, int64_t cols,
-                           float* out, int64_t out_stride) {
+HWY_INLINE void all_tokens(const RowBlock<Row>& w, const float* const* x, int64_t num_tokens,
+                           int64_t cols, float* out, int64_t out_stride) {
   int64_t t = 0;
-  for (; t + 3 <= num_tokens; t += 3) {
-    tile<Row, kRows, 3>(w, scales, fold, x + t, cols, out + t * out_stride, out_stride);
+  for (; num_tokens - t >= 3 && num_tokens - t != 4; t += 3) {
+    tile<Row, kRows, 3>(w, x + t, cols, out + t * out_stride, out_stride);
   }
-  if (num_tokens - t == 2) {
-    tile<Row, kRows, 2>(w, scales, fold, x + t, cols, out + t * out_stride, out_stride);
-  } else if (num_tokens - t == 1) {
-    tile<Row, kRows, 1>(w, scales, fold, x + t, cols, out + t * out_stride, out_stride);
+  for (; num_tokens - t >= 2; t += 2) {
+    tile<Row, kRows, 2>(w, x + t, cols, out + t * out_stride, out_stride);
+  }
+  if (t < num_tokens) tile<Row, kRows, 1>(w, x + t, cols, out + t * out_stride, out_stride);
+}
+
+// Rows of a tile, and of a panel of decoded rows.
+constexpr int64_t kTileRows = 4;
+
+template <class Row>
+HWY_INLINE void all_tokens(const RowBlock<Row>& w, int64_t num_rows, const float* const* x,
+                           int64_t num_tokens, int64_t cols, float* out, int64_t out_stride) {
+  if (num_rows == kTileRows) {
+    all_tokens<Row, kTileRows>(w, x, num_tokens, cols, out, out_stride);
+    return;
+  }
+  for (int64_t r = 0; r < num_rows; ++r) {
+    all_tokens<Row, 1>({w.data + r * w.row_stride, w.row_stride, w.scales}, x, num_tokens, cols,
+                       out + r, out_stride);
   }
 }
 
-// Decodes columns of an NVFP4 row, group scales applied (exact), global scale not.
+// Decodes a row of NVFP4 with its group scales (exact), its global scale not.
 HWY_INLINE void decode_nvfp4_row(const WeightMatrix& w, int64_t row, float* out) {
   const auto* codes = static_cast<const uint8_t*>(w.data) + row * (w.cols / 2);
   const uint8_t* group_scale = w.group_scale + row * (w.cols / 16);
@@ -168,15 +201,17 @@ HWY_INLINE void decode_nvfp4_row(const WeightMatrix& w, int64_t row, float* out)
                                                     0, -1, -2, -3, -4, -6, -8, -12};
   const auto table = hn::BitCast(d8, hn::Load(di8, kTwice));
   const auto low_mask = hn::Set(d8, uint8_t{15});
-  alignas(16) int8_t values[16];
   const hn::Rebind<int8_t, D> narrow;
   const hn::RebindToSigned<D> wide;
   const D d;
   const size_t lanes = hn::Lanes(d);
   for (int64_t group = 0; group < w.cols / 16; ++group) {
-    const auto bytes = load_first(d8, codes + group * 8, 8);
+    uint64_t eight;
+    std::memcpy(&eight, codes + group * 8, sizeof eight);
+    const auto bytes = hn::BitCast(d8, hn::Set(hn::FixedTag<uint64_t, 2>(), eight));
     const auto even = hn::TableLookupBytes(table, hn::And(bytes, low_mask));
     const auto odd = hn::TableLookupBytes(table, hn::And(hn::ShiftRight<4>(bytes), low_mask));
+    alignas(16) int8_t values[16];
     hn::Store(hn::BitCast(di8, hn::InterleaveLower(even, odd)), di8, values);
     const V scale = hn::Set(d, 0.5f * from_e4m3(group_scale[group]));
     for (size_t i = 0; i < 16; i += lanes) {
@@ -187,86 +222,109 @@ HWY_INLINE void decode_nvfp4_row(const WeightMatrix& w, int64_t row, float* out)
   }
 }
 
+// Decodes a row, scaled, to what tile() multiplies by.
 template <class Row>
-HWY_INLINE void decode_row(const typename Row::Element* row, int64_t cols, float* out) {
-  const auto lanes = static_cast<int64_t>(hn::Lanes(D()));
-  int64_t k = 0;
-  for (; k + lanes <= cols; k += lanes) hn::StoreU(Row::load(row + k), D(), out + k);
-  if (k < cols)
-    store_first(Row::load_n(row + k, static_cast<size_t>(cols - k)), out + k,
-                static_cast<size_t>(cols - k));
+HWY_INLINE void decode_row(const typename Row::Element* row, const float* scales, int64_t cols,
+                           float* out) {
+  const D d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t begin = 0, block = 0; begin < cols; begin += kBlockCols, ++block) {
+    const int64_t end = std::min(cols, begin + kBlockCols);
+    const V scale = hn::Set(d, scales != nullptr ? scales[block] : 1.0f);
+    const auto scaled = [&](V v) {
+      if constexpr (std::is_same_v<Row, E4m3Row>) return hn::Mul(v, scale);
+      return v;
+    };
+    int64_t k = begin;
+    for (; k + lanes <= end; k += lanes) hn::StoreU(scaled(Row::load(row + k)), d, out + k);
+    if (k < end) {
+      const auto rest = static_cast<size_t>(end - k);
+      store_first(scaled(Row::load_n(row + k, rest)), out + k, rest);
+    }
+  }
 }
 
-// Rows [row_begin, row_end) of a plainly stored format. From kDecodeOnce tokens on, four rows are
-// decoded to floats once and read from there by all tokens: the same values in the same order.
+// Rows [row_begin, row_end) of a plainly stored format. From kDecodeOnce tokens on, a tile's rows
+// are decoded to floats once and read from there by all tokens: the same values in the same order.
 template <class Row>
 HWY_INLINE void plain_rows(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
                            const float* const* x, int64_t num_tokens, float* out,
                            int64_t out_stride, float* panel) {
-  using Element = typename Row::Element;
-  constexpr int64_t kDecodeOnce = 7;
-  const bool has_scale = w.block_scale != nullptr;
-  const int64_t fold = has_scale ? 128 : w.cols;
-  const int64_t scales_a_row = has_scale ? (w.cols + 127) / 128 : 0;
-  const auto* data = static_cast<const Element*>(w.data);
-  for (int64_t row = row_begin; row < row_end; row += 4) {
-    const int64_t count = std::min<int64_t>(4, row_end - row);
-    const Element* rows[4];
-    const float* decoded[4];
-    const float* scale_rows[4];
-    for (int64_t r = 0; r < count; ++r) {
-      rows[r] = data + (row + r) * w.cols;
-      scale_rows[r] = has_scale ? w.block_scale + (row + r) / 128 * scales_a_row : nullptr;
-      decoded[r] = panel + r * w.cols;
-    }
-    const float* const* scales = has_scale ? scale_rows : nullptr;
-    const bool decode_once = num_tokens >= kDecodeOnce && sizeof(Element) != sizeof(float);
-    if (decode_once) {
-      for (int64_t r = 0; r < count; ++r) decode_row<Row>(rows[r], w.cols, panel + r * w.cols);
-    }
+  constexpr int64_t kDecodeOnce = std::is_same_v<Row, F32Row> ? INT64_MAX : 4;
+  const auto* data = static_cast<const typename Row::Element*>(w.data);
+  for (int64_t row = row_begin; row < row_end; row += kTileRows) {
+    const int64_t count = std::min(kTileRows, row_end - row);
+    const RowBlock<Row> rows = {data + row * w.cols, w.cols, nullptr};
     float* y = out + (row - row_begin);
-    const auto with_rows = [&]<int kRows>(std::integral_constant<int, kRows>) {
-      if (decode_once) {
-        all_tokens<F32Row, kRows>(decoded, scales, fold, x, num_tokens, w.cols, y, out_stride);
-      } else {
-        all_tokens<Row, kRows>(rows, scales, fold, x, num_tokens, w.cols, y, out_stride);
-      }
-    };
-    if (count == 4) {
-      with_rows(std::integral_constant<int, 4>());
-    } else if (count == 3) {
-      with_rows(std::integral_constant<int, 3>());
-    } else if (count == 2) {
-      with_rows(std::integral_constant<int, 2>());
-    } else {
-      with_rows(std::integral_constant<int, 1>());
+    if (num_tokens < kDecodeOnce) {
+      all_tokens(rows, count, x, num_tokens, w.cols, y, out_stride);
+      continue;
     }
+    for (int64_t r = 0; r < count; ++r) {
+      decode_row<Row>(rows.data + r * w.cols, nullptr, w.cols, panel + r * w.cols);
+    }
+    all_tokens(RowBlock<F32Row>{panel, w.cols, nullptr}, count, x, num_tokens, w.cols, y,
+               out_stride);
+  }
+}
+
+// The same for FP8. A tile ends at a border of scale blocks, so that its rows share their scales.
+HWY_INLINE void fp8_rows(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
+                         const float* const* x, int64_t num_tokens, float* out, int64_t out_stride,
+                         float* panel) {
+  constexpr int64_t kDecodeOnce = 4;
+  const auto* data = static_cast<const uint8_t*>(w.data);
+  const int64_t num_blocks = (w.cols + kBlockCols - 1) / kBlockCols;
+  float* scales = panel + kTileRows * w.cols;
+  int64_t scale_row = -1;
+  bool in_range = true;
+  for (int64_t row = row_begin, count; row < row_end; row += count) {
+    count = std::min({kTileRows, row_end - row, 128 - row % 128});
+    if (row / 128 != scale_row) {
+      scale_row = row / 128;
+      in_range = true;
+      for (int64_t b = 0; b < num_blocks; ++b) {
+        scales[b] = w.block_scale[scale_row * num_blocks + b] * 0x1p120f;
+        in_range = in_range && std::isfinite(scales[b]);
+      }
+    }
+    const RowBlock<E4m3Row> rows = {data + row * w.cols, w.cols, scales};
+    float* y = out + (row - row_begin);
+    if (in_range && num_tokens < kDecodeOnce) {
+      all_tokens(rows, count, x, num_tokens, w.cols, y, out_stride);
+      continue;
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      if (in_range) {
+        decode_row<E4m3Row>(rows.data + r * w.cols, scales, w.cols, panel + r * w.cols);
+      } else {
+        // A scale of 256 or more: no sane matrix has one, but it is a legal number.
+        dequantize_row(w, static_cast<int32_t>(row + r), panel + r * w.cols);
+      }
+    }
+    all_tokens(RowBlock<F32Row>{panel, w.cols, nullptr}, count, x, num_tokens, w.cols, y,
+               out_stride);
   }
 }
 
 HWY_INLINE void nvfp4_rows(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
                            const float* const* x, int64_t num_tokens, float* out,
                            int64_t out_stride, float* panel) {
-  for (int64_t row = row_begin; row < row_end; row += 4) {
-    const int64_t count = std::min<int64_t>(4, row_end - row);
+  for (int64_t row = row_begin; row < row_end; row += kTileRows) {
+    const int64_t count = std::min(kTileRows, row_end - row);
     for (int64_t r = 0; r < count; ++r) decode_nvfp4_row(w, row + r, panel + r * w.cols);
-    const float* rows[4] = {panel, panel + w.cols, panel + 2 * w.cols, panel + 3 * w.cols};
-    float* y = out + (row - row_begin);
-    if (count == 4) {
-      all_tokens<F32Row, 4>(rows, nullptr, w.cols, x, num_tokens, w.cols, y, out_stride);
-    } else {
-      for (int64_t r = 0; r < count; ++r) {
-        all_tokens<F32Row, 1>(rows + r, nullptr, w.cols, x, num_tokens, w.cols, y + r, out_stride);
-      }
-    }
+    all_tokens(RowBlock<F32Row>{panel, w.cols, nullptr}, count, x, num_tokens, w.cols,
+               out + (row - row_begin), out_stride);
   }
   for (int64_t t = 0; t < num_tokens; ++t) {
     for (int64_t r = 0; r < row_end - row_begin; ++r) out[t * out_stride + r] *= w.global_scale;
   }
 }
 
-// Floats of panel scratch rows_times_tokens needs.
-inline size_t panel_floats(const WeightMatrix& w) { return 4 * static_cast<size_t>(w.cols); }
+// Floats of panel scratch rows_times_tokens needs: decoded rows, and block scales.
+inline size_t panel_floats(const WeightMatrix& w) {
+  return static_cast<size_t>(kTileRows * w.cols + w.cols / kBlockCols + 1);
+}
 
 // out[t * out_stride + r] = sum_k x[t][k] w[row_begin + r, k] for rows [row_begin, row_end).
 HWY_INLINE void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
@@ -278,7 +336,7 @@ HWY_INLINE void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int6
     case WeightFormat::kBf16:
       return plain_rows<Bf16Row>(w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
     case WeightFormat::kFp8Block128:
-      return plain_rows<E4m3Row>(w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
+      return fp8_rows(w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
     case WeightFormat::kNvfp4:
       return nvfp4_rows(w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
   }

@@ -18,11 +18,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
 
-// g / (1 + e^-g) * u. Below -88 e^-g leaves the range of float; silu is then 0 to within a
-// denormal.
+// g / (1 + e^-g) * u. From -89 down e^-g is infinite and silu 0, to within a denormal; the bound
+// keeps exp within the range where it is defined.
 HWY_INLINE V silu_mul(V gate, V up) {
   const D d;
-  const V bounded = hn::Max(gate, hn::Set(d, -87.0f));
+  const V bounded = hn::Max(gate, hn::Set(d, -100.0f));
   const V e = hn::Exp(d, hn::Neg(bounded));
   return hn::Mul(hn::Div(gate, hn::Add(hn::Set(d, 1.0f), e)), up);
 }
