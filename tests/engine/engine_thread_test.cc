@@ -306,21 +306,34 @@ TEST(EngineThread, SurvivesACallbackThatThrows) {
 }
 
 TEST(EngineThread, EndsRunningRequestsWhenAStepFails) {
-  std::atomic<int> countdown = 3;
-  auto engine = make_toy_engine({.max_running = 2, .on_forward = [&](const ForwardBatch&) {
-                                   if (--countdown == 0) throw InternalError("a broken step");
-                                 }});
+  Gate gate;
+  std::atomic<bool> breaks = false;
+  auto engine = make_toy_engine(
+      {.max_running = 2, .on_forward = [&, hold = gate.hook()](const ForwardBatch& batch) {
+         hold(batch);
+         if (breaks.exchange(false)) throw InternalError("a broken step");
+       }});
   std::vector<ToyRequest> requests(4, {greedy({1, 2, 3, 4, 5}, 6), nullptr});
   requests[1].adapter = toy_adapter(1);
   requests[2].adapter = toy_adapter(1);
-  const auto replies = run_all(*engine, requests);
-  for (size_t i = 0; i < 2; ++i) {
-    EXPECT_EQ(replies[i].reason, FinishReason::kError);
-    EXPECT_EQ(replies[i].error, "a broken step");
-    EXPECT_EQ(replies[i].num_last_events, 1);
+  Replies replies;
+  for (const auto& [request, adapter] : requests) {
+    ASSERT_TRUE(engine->submit(request, adapter, replies.add().first));
   }
-  for (size_t i = 2; i < 4; ++i)
-    EXPECT_EQ(why_different(replies[i], run_alone(requests[i])), "") << i;
+  gate.wait_for_step();
+  gate.let_one_step();
+  gate.wait_for_step();  // with the first two requests, whoever came in time for the step before
+  breaks = true;
+  gate.open();
+  engine->wait_until_idle();
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(replies.at(i).reason, FinishReason::kError);
+    EXPECT_EQ(replies.at(i).error, "a broken step");
+    EXPECT_EQ(replies.at(i).num_last_events, 1);
+  }
+  for (size_t i = 2; i < 4; ++i) {
+    EXPECT_EQ(why_different(replies.at(i), run_alone(requests[i])), "") << i;
+  }
   EXPECT_EQ(engine->stats().kv_blocks_used, 0);
   EXPECT_EQ(run_all(*engine, requests)[0].reason, FinishReason::kLength);
 }
