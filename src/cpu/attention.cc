@@ -5,11 +5,13 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "cpu/attention.h"
-#include "cpu/gemm-inl.h"
+#include "cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
@@ -39,16 +41,16 @@ void attend(const kernels::AttentionParams& p, int32_t token, int32_t sequence, 
     const int64_t base =
         (int64_t{blocks[first / p.block_size]} * p.block_size * p.num_kv_heads + kv_head) * dim;
     for (int32_t j = 0; j < count; ++j) {
-      const Bf16* key = p.k_cache + base + j * row_stride;
+      const float* key = p.k_cache + base + j * row_stride;
       for (int32_t g = 0; g < group; ++g) {
         V sum = hn::Zero(d);
         int64_t i = 0;
         for (; i + lanes <= dim; i += lanes)
-          sum = hn::MulAdd(Bf16Row::load(key + i), hn::LoadU(d, q + g * dim + i), sum);
+          sum = hn::MulAdd(F32Row::load(key + i), hn::LoadU(d, q + g * dim + i), sum);
         if (i < dim) {
           const auto rest = static_cast<size_t>(dim - i);
           sum =
-              hn::MulAdd(Bf16Row::load_n(key + i, rest), load_first(d, q + g * dim + i, rest), sum);
+              hn::MulAdd(F32Row::load_n(key + i, rest), load_first(d, q + g * dim + i, rest), sum);
         }
         scores[g * p.block_size + j] = p.softmax_scale * hn::GetLane(hn::SumOfLanes(d, sum));
       }
@@ -65,18 +67,18 @@ void attend(const kernels::AttentionParams& p, int32_t token, int32_t sequence, 
       }
     }
     for (int32_t j = 0; j < count; ++j) {
-      const Bf16* value = p.v_cache + base + j * row_stride;
+      const float* value = p.v_cache + base + j * row_stride;
       for (int32_t g = 0; g < group; ++g) {
         const V weight = hn::Set(d, scores[g * p.block_size + j]);
         float* o = out + g * dim;
         int64_t i = 0;
         for (; i + lanes <= dim; i += lanes) {
-          hn::StoreU(hn::MulAdd(Bf16Row::load(value + i), weight, hn::LoadU(d, o + i)), d, o + i);
+          hn::StoreU(hn::MulAdd(F32Row::load(value + i), weight, hn::LoadU(d, o + i)), d, o + i);
         }
         if (i < dim) {
           const auto rest = static_cast<size_t>(dim - i);
           store_first(
-              hn::MulAdd(Bf16Row::load_n(value + i, rest), weight, load_first(d, o + i, rest)),
+              hn::MulAdd(F32Row::load_n(value + i, rest), weight, load_first(d, o + i, rest)),
               o + i, rest);
         }
       }
@@ -164,8 +166,8 @@ void rope_kv_write(ThreadPool& pool, const kernels::RopeKvWriteParams& p) {
         if (p.k_norm != nullptr) norm_head(k, p.k_norm, dim, p.rms_norm_eps);
         rotate_head(k, cosine, sine, half);
         for (int32_t i = 0; i < dim; ++i) {
-          p.k_cache[row + int64_t{h} * dim + i] = to_bf16(k[i]);
-          p.v_cache[row + int64_t{h} * dim + i] = to_bf16(v[i]);
+          p.k_cache[row + int64_t{h} * dim + i] = k[i];
+          p.v_cache[row + int64_t{h} * dim + i] = v[i];
         }
       }
     }

@@ -5,17 +5,18 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+// After foreach_target.h.
+#include <hwy/contrib/math/math-inl.h>
+
+#include <algorithm>
 #include <cmath>
 
 #include "base/ids.h"
 #include "cpu/elementwise.h"
-#include "cpu/gemm-inl.h"
-#include "cpu/silu-inl.h"
+#include "cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
-
-constexpr int64_t kSiluElements = 4096;
 
 void norm_row(float* residual, const float* delta, const float* weight, float* y, int64_t n,
               float eps) {
@@ -53,13 +54,26 @@ void rms_norm_impl(ThreadPool& pool, const kernels::RmsNormParams& p) {
   });
 }
 
-void silu_mul_impl(ThreadPool& pool, const kernels::SiluMulParams& p) {
-  pool.parallel_for((p.num_elements + kSiluElements - 1) / kSiluElements,
-                    [&](int64_t chunk, int32_t) {
-                      const int64_t begin = chunk * kSiluElements;
-                      silu_mul_row(p.gate + begin, p.up + begin, p.z + begin,
-                                   std::min(kSiluElements, p.num_elements - begin));
-                    });
+// g / (1 + e^-g) * u. From -89 down e^-g is infinite and silu 0, to within a denormal; the bound
+// keeps exp within the range where it is defined.
+HWY_INLINE V silu_mul(V gate, V up) {
+  const D d;
+  const V bounded = hn::Max(gate, hn::Set(d, -100.0f));
+  const V e = hn::Exp(d, hn::Neg(bounded));
+  return hn::Mul(hn::Div(gate, hn::Add(hn::Set(d, 1.0f), e)), up);
+}
+
+void silu_mul_row_impl(const float* gate, const float* up, float* z, int64_t n) {
+  const D d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    hn::StoreU(silu_mul(hn::LoadU(d, gate + i), hn::LoadU(d, up + i)), d, z + i);
+  }
+  if (i < n) {
+    const auto rest = static_cast<size_t>(n - i);
+    store_first(silu_mul(load_first(d, gate + i, rest), load_first(d, up + i, rest)), z + i, rest);
+  }
 }
 
 }  // namespace braid::cpu::HWY_NAMESPACE
@@ -69,13 +83,23 @@ HWY_AFTER_NAMESPACE();
 namespace braid::cpu {
 
 HWY_EXPORT(rms_norm_impl);
-HWY_EXPORT(silu_mul_impl);
+HWY_EXPORT(silu_mul_row_impl);
 
 void rms_norm(ThreadPool& pool, const kernels::RmsNormParams& p) {
   HWY_DYNAMIC_DISPATCH(rms_norm_impl)(pool, p);
 }
+
+void silu_mul_row(const float* gate, const float* up, float* z, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(silu_mul_row_impl)(gate, up, z, n);
+}
+
 void silu_mul(ThreadPool& pool, const kernels::SiluMulParams& p) {
-  HWY_DYNAMIC_DISPATCH(silu_mul_impl)(pool, p);
+  constexpr int64_t kElements = 4096;
+  pool.parallel_for((p.num_elements + kElements - 1) / kElements, [&](int64_t chunk, int32_t) {
+    const int64_t begin = chunk * kElements;
+    silu_mul_row(p.gate + begin, p.up + begin, p.z + begin,
+                 std::min(kElements, p.num_elements - begin));
+  });
 }
 
 void embedding(ThreadPool& pool, const kernels::EmbeddingParams& p) {

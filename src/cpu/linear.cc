@@ -1,19 +1,14 @@
-#include "cpu/simd.h"
+#include "cpu/linear.h"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "cpu/linear.cc"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
 #include "cpu/adapter_runs.h"
-#include "cpu/gemm-inl.h"
-#include "cpu/linear.h"
+#include "cpu/gemm.h"
 
-HWY_BEFORE_NAMESPACE();
-namespace braid::cpu::HWY_NAMESPACE {
+namespace braid::cpu {
+namespace {
 
 // Rows a thread takes at a time: small enough to share out a matrix of a few hundred rows, and to
 // keep a chunk's outputs of many tokens near.
@@ -47,7 +42,9 @@ void shrink_run(ThreadPool& pool, int32_t thread, const Shrink& shrink,
   }
 }
 
-void linear_impl(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
+}  // namespace
+
+void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
   // --- shrink, for the problems that have adapters: every problem has the same tokens or none ---
   std::vector<Shrink> shrinks;
   std::vector<std::vector<int32_t>> orders(problems.size());
@@ -110,17 +107,4 @@ void linear_impl(ThreadPool& pool, std::span<const kernels::LinearParams> proble
   });
 }
 
-}  // namespace braid::cpu::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-namespace braid::cpu {
-
-HWY_EXPORT(linear_impl);
-
-void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
-  HWY_DYNAMIC_DISPATCH(linear_impl)(pool, problems);
-}
-
 }  // namespace braid::cpu
-#endif

@@ -1,19 +1,16 @@
-#include "cpu/simd.h"
+#include "cpu/moe.h"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "cpu/moe.cc"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-
+#include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "cpu/adapter_runs.h"
-#include "cpu/gemm-inl.h"
-#include "cpu/moe.h"
-#include "cpu/silu-inl.h"
+#include "cpu/elementwise.h"
+#include "cpu/gemm.h"
 
-HWY_BEFORE_NAMESPACE();
-namespace braid::cpu::HWY_NAMESPACE {
+namespace braid::cpu {
+namespace {
 
 constexpr int64_t kGateUpRows = 32;  // of gate, and as many of up, a chunk
 constexpr int64_t kDownRows = 32;
@@ -231,20 +228,9 @@ class MoeStep {
   std::vector<float> s_gate_, s_up_, s_down_;  // [places, stride]
 };
 
-void moe_impl(ThreadPool& pool, const kernels::MoeParams& p) { MoeStep(pool, p).run(); }
+}  // namespace
 
-}  // namespace braid::cpu::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-#include <cmath>
-#include <numeric>
-
-namespace braid::cpu {
-
-HWY_EXPORT(moe_impl);
-
-void moe(ThreadPool& pool, const kernels::MoeParams& p) { HWY_DYNAMIC_DISPATCH(moe_impl)(pool, p); }
+void moe(ThreadPool& pool, const kernels::MoeParams& p) { MoeStep(pool, p).run(); }
 
 void router(ThreadPool& pool, const kernels::RouterParams& p) {
   constexpr int64_t kTokens = 16;
@@ -281,4 +267,3 @@ void router(ThreadPool& pool, const kernels::RouterParams& p) {
 }
 
 }  // namespace braid::cpu
-#endif

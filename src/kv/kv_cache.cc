@@ -17,7 +17,7 @@ KvCache::KvCache(const KvCacheShape& shape) : shape_(shape) {
   // calloc, not a vector: large requests come from the system as untouched zero pages.
   void* memory = std::calloc(static_cast<size_t>(shape.num_blocks), shape.bytes_per_block());
   if (memory == nullptr) throw std::bad_alloc();
-  data_.reset(static_cast<Bf16*>(memory));
+  data_.reset(static_cast<float*>(memory));
 }
 
 }  // namespace braid

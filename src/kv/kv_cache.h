@@ -5,8 +5,6 @@
 #include <cstdlib>
 #include <memory>
 
-#include "base/bf16.h"
-
 namespace braid {
 
 struct KvCacheShape {
@@ -18,12 +16,13 @@ struct KvCacheShape {
 
   // Keys and values of one block over all layers.
   size_t bytes_per_block() const {
-    return size_t{2} * sizeof(Bf16) * num_layers * block_size * num_kv_heads * head_dim;
+    return size_t{2} * sizeof(float) * num_layers * block_size * num_kv_heads * head_dim;
   }
 };
 
 // The memory of the paged KV cache: per layer keys and values, each
-// [num_blocks, block_size, num_kv_heads, head_dim]. Which block belongs to whom is BlockPool's
+// [num_blocks, block_size, num_kv_heads, head_dim] in float: rounding keys and values to BF16 moves
+// an adapter's effect by more than all other arithmetic. Which block belongs to whom is BlockPool's
 // part. The memory starts as zero pages, so a cache larger than what is used costs nothing.
 class KvCache {
  public:
@@ -31,17 +30,17 @@ class KvCache {
   explicit KvCache(const KvCacheShape& shape);
 
   const KvCacheShape& shape() const { return shape_; }
-  Bf16* keys(int32_t layer) { return data_.get() + (2 * layer) * layer_elements_; }
-  Bf16* values(int32_t layer) { return data_.get() + (2 * layer + 1) * layer_elements_; }
+  float* keys(int32_t layer) { return data_.get() + (2 * layer) * layer_elements_; }
+  float* values(int32_t layer) { return data_.get() + (2 * layer + 1) * layer_elements_; }
 
  private:
   struct Free {
-    void operator()(Bf16* p) const { std::free(p); }
+    void operator()(float* p) const { std::free(p); }
   };
 
   KvCacheShape shape_;
-  int64_t layer_elements_ = 0;          // of keys alone
-  std::unique_ptr<Bf16[], Free> data_;  // [num_layers, 2, layer_elements_]
+  int64_t layer_elements_ = 0;           // of keys alone
+  std::unique_ptr<float[], Free> data_;  // [num_layers, 2, layer_elements_]
 };
 
 }  // namespace braid

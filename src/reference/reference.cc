@@ -158,8 +158,8 @@ void rope_kv_write(const kernels::RopeKvWriteParams& p) {
       norm_and_rotate(k, p.k_norm, p, p.positions[t]);
       const int64_t at = (int64_t{p.kv_slot_of_token[t]} * p.num_kv_heads + h) * p.head_dim;
       for (int32_t i = 0; i < p.head_dim; ++i) {
-        p.k_cache[at + i] = to_bf16(k[i]);
-        p.v_cache[at + i] = to_bf16(p.v[t * p.v_stride + int64_t{h} * p.head_dim + i]);
+        p.k_cache[at + i] = k[i];
+        p.v_cache[at + i] = p.v[t * p.v_stride + int64_t{h} * p.head_dim + i];
       }
     }
   }
@@ -185,7 +185,7 @@ void attention(const kernels::AttentionParams& p) {
         Row score(static_cast<size_t>(num_keys), 0.0);
         for (int32_t key = 0; key < num_keys; ++key) {
           for (int32_t i = 0; i < p.head_dim; ++i)
-            score[static_cast<size_t>(key)] += double{q[i]} * to_float(p.k_cache[at(key) + i]);
+            score[static_cast<size_t>(key)] += double{q[i]} * p.k_cache[at(key) + i];
           score[static_cast<size_t>(key)] *= p.softmax_scale;
         }
         const double largest = *std::max_element(score.begin(), score.end());
@@ -195,7 +195,7 @@ void attention(const kernels::AttentionParams& p) {
         for (int32_t key = 0; key < num_keys; ++key) {
           for (size_t i = 0; i < out.size(); ++i) {
             out[i] += score[static_cast<size_t>(key)] / sum *
-                      to_float(p.v_cache[at(key) + static_cast<int64_t>(i)]);
+                      p.v_cache[at(key) + static_cast<int64_t>(i)];
           }
         }
         store(out, p.out + (int64_t{t} * p.num_heads + h) * p.head_dim);

@@ -23,16 +23,17 @@ uint64_t mix(uint64_t x) {
 void write_entry(KvCache& kv, int32_t slot, uint64_t entry) {
   for (int32_t part = 0; part < kParts; ++part) {
     const auto bits = static_cast<uint16_t>(entry >> (16 * part));
-    kv.keys(0)[slot * kParts + part] = {bits};
-    kv.values(0)[slot * kParts + part] = {static_cast<uint16_t>(~bits)};
+    kv.keys(0)[slot * kParts + part] = bits;
+    kv.values(0)[slot * kParts + part] = static_cast<uint16_t>(~bits);
   }
 }
 
 uint64_t read_entry(KvCache& kv, int32_t slot) {
   uint64_t entry = 0;
   for (int32_t part = 0; part < kParts; ++part) {
-    const uint16_t bits = kv.keys(0)[slot * kParts + part].bits;
-    BRAID_CHECK_EQ(static_cast<uint16_t>(~bits), kv.values(0)[slot * kParts + part].bits);
+    const auto bits = static_cast<uint16_t>(kv.keys(0)[slot * kParts + part]);
+    BRAID_CHECK_EQ(static_cast<float>(static_cast<uint16_t>(~bits)),
+                   kv.values(0)[slot * kParts + part]);
     entry |= uint64_t{bits} << (16 * part);
   }
   return entry;

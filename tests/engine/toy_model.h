@@ -19,7 +19,7 @@ class ToyModel : public Model {
  public:
   static constexpr int32_t kVocabSize = 97;
   static constexpr int32_t kNumHeads = 2;
-  static constexpr int32_t kHeadDim = 2;  // 4 elements of 16 bits: one 64-bit hash
+  static constexpr int32_t kHeadDim = 2;  // 4 elements of 16 bits each: one 64-bit hash
 
   ToyModel();
   const ModelConfig& config() const override { return config_; }

@@ -27,11 +27,10 @@ std::vector<float> difference(const std::vector<float>& a, const std::vector<flo
   return out;
 }
 
-// Errors are those of float sums over at most a few hundred terms, a few dozen of them in a row,
-// and now and then a key or value whose BF16 rounding falls the other way (2^-9 of one element).
-constexpr double kLogitsBound = 5e-4;
+// Errors are those of float sums over at most a few hundred terms, a few dozen of them in a row.
+constexpr double kLogitsBound = 1e-5;
 // Relative to a delta that is a tenth of the logits and more.
-constexpr double kDeltaBound = 5e-3;
+constexpr double kDeltaBound = 1e-4;
 // Far above what those errors do to a router's probability: both sides route alike.
 constexpr double kRoutingMargin = 2e-4;
 

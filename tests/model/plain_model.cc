@@ -24,8 +24,6 @@ void add_delta(std::vector<double>& w, int64_t rows, int64_t cols, const LoraPai
   }
 }
 
-double to_cache(double x) { return to_float(to_bf16(static_cast<float>(x))); }
-
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
 }  // namespace
@@ -164,10 +162,6 @@ std::vector<PlainModel::Row> PlainModel::attention(int32_t layer, const std::vec
     }
     rotate(q, static_cast<int64_t>(t));
     rotate(k, static_cast<int64_t>(t));
-    if (round_keys_and_values_) {
-      std::transform(k.begin(), k.end(), k.begin(), to_cache);
-      std::transform(v.begin(), v.end(), v.begin(), to_cache);
-    }
     keys.push_back(k);
     values.push_back(v);
 

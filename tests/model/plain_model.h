@@ -15,8 +15,7 @@ namespace braid::test {
 
 // The second opinion on src/model: a decoder written down as directly as its formulas read. Double
 // loops over dequantised weights, one whole sequence at a time, no cache, no batch, adapters merged
-// into the weights. It shares no code with the model but the reading of weights. The one rounding
-// it copies is that keys and values are BF16, as the KV cache holds them.
+// into the weights. It shares no code with the model but the reading of weights.
 class PlainModel {
  public:
   PlainModel(const ModelConfig& config, WeightSource& source);
@@ -31,8 +30,6 @@ class PlainModel {
     double routing_margin = 1.0;
   };
   Output run(std::span<const int32_t> token_ids) const;
-
-  void round_keys_and_values(bool round) { round_keys_and_values_ = round; }
 
  private:
   using Key = std::tuple<WeightRole, int32_t, int32_t>;  // role, layer, expert
@@ -54,7 +51,6 @@ class PlainModel {
 
   ModelConfig config_;
   std::map<Key, Matrix> weights_;
-  bool round_keys_and_values_ = true;
 };
 
 }  // namespace braid::test

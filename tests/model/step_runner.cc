@@ -94,8 +94,8 @@ std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& seq
   const int64_t layer_elements =
       int64_t{num_blocks} * kv_block_size_ * config.num_key_value_heads * config.head_dim;
   for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    std::fill_n(kv.keys(layer), layer_elements, to_bf16(kNan));
-    std::fill_n(kv.values(layer), layer_elements, to_bf16(kNan));
+    std::fill_n(kv.keys(layer), layer_elements, kNan);
+    std::fill_n(kv.values(layer), layer_elements, kNan);
   }
 
   std::vector<std::vector<float>> logits(sequences.size());

@@ -3,8 +3,6 @@
 #include <cstdint>
 #include <string>
 
-#include "base/bf16.h"
-
 namespace braid::kernels {
 
 // Per-head RMSNorm of q and k where norms are given, rotary embedding (rotate-half form over the
@@ -25,8 +23,8 @@ struct RopeKvWriteParams {
   const float* inv_freq = nullptr;            // [rotary_dim / 2]
   const int32_t* positions = nullptr;         // [T], >= 0
   const int32_t* kv_slot_of_token = nullptr;  // [T], distinct
-  Bf16* k_cache = nullptr;
-  Bf16* v_cache = nullptr;
+  float* k_cache = nullptr;
+  float* v_cache = nullptr;
   int32_t num_tokens = 0;
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
@@ -45,8 +43,8 @@ struct AttentionParams {
   const float* q = nullptr;  // [T, num_heads, head_dim], rows q_stride apart
   int64_t q_stride = 0;
   float* out = nullptr;  // [T, num_heads, head_dim], contiguous; every element is written
-  const Bf16* k_cache = nullptr;
-  const Bf16* v_cache = nullptr;
+  const float* k_cache = nullptr;
+  const float* v_cache = nullptr;
   const int32_t* query_indptr =
       nullptr;  // [S + 1]: sequence s has queries [indptr[s], indptr[s + 1])
   const int32_t* context_len = nullptr;  // [S], keys of the sequence including these queries

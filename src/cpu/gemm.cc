@@ -1,95 +1,23 @@
-// Rows of a weight matrix times tokens, the one main loop of linear, MoE and LoRA shrink. Included
-// once for each instruction set (see Highway's foreach_target), hence the unusual guard.
+#include "cpu/simd.h"
 
-#if defined(BRAID_CPU_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef BRAID_CPU_GEMM_INL_H_
-#undef BRAID_CPU_GEMM_INL_H_
-#else
-#define BRAID_CPU_GEMM_INL_H_
-#endif
-
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/gemm.cc"
 #include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <type_traits>
 
-#include "base/bf16.h"
 #include "base/check.h"
+#include "cpu/gemm.h"
+#include "cpu/vec-inl.h"
 #include "quant/e4m3.h"
-#include "quant/weight_matrix.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-using D = hn::ScalableTag<float>;
-using V = hn::Vec<D>;
-
-// Highway 1.0.3 has no partial loads: the last n < Lanes() elements of a row go through a buffer of
-// a whole vector with zeros behind them.
-template <class DT, class T>
-HWY_INLINE hn::Vec<DT> load_first(DT d, const T* p, size_t n) {
-  alignas(64) hn::TFromD<DT> buffer[HWY_MAX_BYTES / sizeof(hn::TFromD<DT>)] = {};
-  std::memcpy(buffer, p, n * sizeof(T));
-  return hn::Load(d, buffer);
-}
-
-HWY_INLINE void store_first(V v, float* p, size_t n) {
-  alignas(64) float buffer[HWY_MAX_BYTES / sizeof(float)];
-  hn::Store(v, D(), buffer);
-  std::memcpy(p, buffer, n * sizeof(float));
-}
-
-// How a row of each format is read as floats. load() takes a whole vector, load_n() the last n
-// lanes of a row with zeros behind them.
-struct F32Row {
-  using Element = float;
-  static HWY_INLINE V load(const float* p) { return hn::LoadU(D(), p); }
-  static HWY_INLINE V load_n(const float* p, size_t n) { return load_first(D(), p, n); }
-};
-
-struct Bf16Row {
-  using Element = Bf16;
-  using Narrow = hn::Rebind<uint16_t, D>;
-  using Wide = hn::RebindToUnsigned<D>;
-  static HWY_INLINE V widen(hn::Vec<Narrow> bits) {
-    return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(Wide(), bits)));
-  }
-  static HWY_INLINE V load(const Bf16* p) {
-    return widen(hn::LoadU(Narrow(), reinterpret_cast<const uint16_t*>(p)));
-  }
-  static HWY_INLINE V load_n(const Bf16* p, size_t n) { return widen(load_first(Narrow(), p, n)); }
-};
-
-// e4m3 without its scale. The byte is moved so that its exponent and mantissa end where a float's
-// do, 120 short in the exponent's bias: what load() gives is the code's value times 2^-120, exactly
-// (subnormal codes become float subnormals). Its scales come with the 2^120 that is missing. NaN
-// codes do not occur: loaders refuse them.
-struct E4m3Row {
-  using Element = uint8_t;
-  using Narrow = hn::Rebind<int8_t, D>;
-  using Wide = hn::RebindToSigned<D>;
-  static HWY_INLINE V widen(hn::Vec<Narrow> codes) {
-    // Sign-extended and shifted, the sign fills the bits above the exponent; all but one are
-    // masked.
-    const auto bits = hn::ShiftLeft<20>(hn::PromoteTo(Wide(), codes));
-    return hn::BitCast(D(), hn::And(bits, hn::Set(Wide(), static_cast<int32_t>(0x87f00000u))));
-  }
-  static HWY_INLINE V load(const uint8_t* p) {
-    return widen(hn::LoadU(Narrow(), reinterpret_cast<const int8_t*>(p)));
-  }
-  static HWY_INLINE V load_n(const uint8_t* p, size_t n) {
-    return widen(load_first(Narrow(), p, n));
-  }
-};
-
-// Columns between two looks at the scale: that of a scale block.
-constexpr int64_t kBlockCols = 128;
 
 // Where a tile's rows lie and how they are scaled.
 template <class Row>
@@ -173,9 +101,6 @@ HWY_INLINE void all_tokens(const RowBlock<Row>& w, const float* const* x, int64_
   }
   if (t < num_tokens) tile<Row, kRows, 1>(w, x + t, cols, out + t * out_stride, out_stride);
 }
-
-// Rows of a tile, and of a panel of decoded rows.
-constexpr int64_t kTileRows = 4;
 
 template <class Row>
 HWY_INLINE void all_tokens(const RowBlock<Row>& w, int64_t num_rows, const float* const* x,
@@ -321,15 +246,9 @@ HWY_INLINE void nvfp4_rows(const WeightMatrix& w, int64_t row_begin, int64_t row
   }
 }
 
-// Floats of panel scratch rows_times_tokens needs: decoded rows, and block scales.
-inline size_t panel_floats(const WeightMatrix& w) {
-  return static_cast<size_t>(kTileRows * w.cols + w.cols / kBlockCols + 1);
-}
-
-// out[t * out_stride + r] = sum_k x[t][k] w[row_begin + r, k] for rows [row_begin, row_end).
-HWY_INLINE void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
-                                  const float* const* x, int64_t num_tokens, float* out,
-                                  int64_t out_stride, float* panel) {
+void rows_times_tokens_impl(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
+                            const float* const* x, int64_t num_tokens, float* out,
+                            int64_t out_stride, float* panel) {
   switch (w.format) {
     case WeightFormat::kF32:
       return plain_rows<F32Row>(w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
@@ -343,9 +262,8 @@ HWY_INLINE void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int6
   BRAID_UNREACHABLE(static_cast<int>(w.format));
 }
 
-// y[o] += sum_r s[r] b_t[r, o] for outputs [begin, end). Each output's sum runs over r in order.
-HWY_INLINE void expand(const float* s, const Bf16* b_t, int64_t rank, int64_t out_size,
-                       int64_t begin, int64_t end, float* y) {
+void expand_impl(const float* s, const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin,
+                 int64_t end, float* y) {
   const D d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t o = begin;
@@ -368,4 +286,23 @@ HWY_INLINE void expand(const float* s, const Bf16* b_t, int64_t rank, int64_t ou
 }  // namespace braid::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
+#if HWY_ONCE
+namespace braid::cpu {
+
+HWY_EXPORT(rows_times_tokens_impl);
+HWY_EXPORT(expand_impl);
+
+void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int64_t row_end,
+                       const float* const* x, int64_t num_tokens, float* out, int64_t out_stride,
+                       float* panel) {
+  HWY_DYNAMIC_DISPATCH(rows_times_tokens_impl)
+  (w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
+}
+
+void expand(const float* s, const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin,
+            int64_t end, float* y) {
+  HWY_DYNAMIC_DISPATCH(expand_impl)(s, b_t, rank, out_size, begin, end, y);
+}
+
+}  // namespace braid::cpu
 #endif
