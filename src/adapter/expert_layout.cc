@@ -40,8 +40,8 @@ std::optional<Version> parse_version(const std::string& text) {
 Writer find_writer(const LoraConfig& config) {
   if (config.says_unsloth) {
     return {.why =
-                "the config or model card names Unsloth, whose column order changed in "
-                "September 2026"};
+                "the config, its base model or the model card names Unsloth, whose column order "
+                "changed in September 2026"};
   }
   if (config.target_parameters.empty()) return {};
   if (!config.peft_version.empty()) {

@@ -257,14 +257,23 @@ Status read_numbers(const Json& json, LoraConfig& config) {
   return {};
 }
 
+bool names_unsloth(std::string text) {
+  std::ranges::transform(text, text.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  return text.find("unsloth") != text.npos;
+}
+
+// Unsloth saves through PEFT, so its configs look like PEFT's. Its own mirrors of base models
+// ("unsloth/Qwen3-30B-A3B") are what its users train on, and seldom anybody else.
 void read_evidence(const Json& json, LoraConfig& config) {
+  config.says_unsloth |= names_unsloth(config.base_model_name_or_path);
   config.num_keys = static_cast<int>(json.size());
   for (const char* key : {"layers_to_transform", "layers_pattern", "megatron_config",
                           "megatron_core", "layer_replication", "loftq_config", "eva_config"}) {
     config.has_peft_keys |= json.contains(key);
   }
   for (const auto& [key, value] : json.items()) {
-    config.says_unsloth |= key.find("unsloth") != key.npos;
+    config.says_unsloth |= names_unsloth(key);
     if (key == "auto_mapping" && value.is_object()) {
       const auto it = value.find("unsloth_fixed");
       config.says_unsloth |= it != value.end() && !is_unset(*it);
@@ -320,10 +329,7 @@ Result<LoraConfig> read_lora_config(const std::filesystem::path& folder) {
   if (!config) return pass_on(config, file.string());
   // A model card is optional, and one that cannot be read is no evidence.
   if (const auto card = read_file(folder / "README.md", size_t{1} << 20); card) {
-    std::string lower = *card;
-    std::ranges::transform(lower, lower.begin(),
-                           [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
-    config->says_unsloth |= lower.find("unsloth") != lower.npos;
+    config->says_unsloth |= names_unsloth(*card);
   }
   return config;
 }

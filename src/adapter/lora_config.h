@@ -32,7 +32,7 @@ struct LoraConfig {
   // Evidence about the writer, for the column order of 3-D expert factors.
   std::string peft_version;    // "" when absent
   bool has_peft_keys = false;  // keys only PEFT's own writer leaves: layers_to_transform, ...
-  bool says_unsloth = false;   // a marker in the config or the model card
+  bool says_unsloth = false;   // the config's keys, its base model or the model card name it
   int num_keys = 0;
 
   std::vector<std::string> warnings;  // keys this build does not know, ...

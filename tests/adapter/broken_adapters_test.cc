@@ -257,6 +257,10 @@ std::vector<BrokenCase> tensor_cases() {
 std::vector<BrokenCase> expert_cases() {
   const std::string conflict = "DIR: 3-D expert factors: the evidence conflicts: ";
   const std::string pass = "; pass --lora-expert-layout peft or --lora-expert-layout grouped";
+  const std::string unsloth =
+      "DIR: 3-D expert factors: the config, its base model or the model card names Unsloth, whose "
+      "column order changed in September 2026" +
+      pass;
   const std::string current = "A is as wide as the input, as PEFT writes since 0.19.1";
   const std::string swapped =
       "in and out are swapped (A is as wide as the output, as PEFT before 0.19.1 wrote)";
@@ -292,17 +296,23 @@ std::vector<BrokenCase> expert_cases() {
          b.config["peft_version"] = "0.19.1";
          b.config["auto_mapping"] = {{"unsloth_fixed", true}};
        },
-       kArgument,
-       "DIR: 3-D expert factors: the config or model card names Unsloth, whose column order "
-       "changed "
-       "in September 2026" +
-           pass},
-      {"unsloth_card", version(false, "0.19.1"), kArgument,
-       "DIR: 3-D expert factors: the config or model card names Unsloth, whose column order "
-       "changed "
-       "in September 2026" +
-           pass,
+       kArgument, unsloth},
+      {"unsloth_card", version(false, "0.19.1"), kArgument, unsloth,
        [](const auto& dir) { write_text(dir / "README.md", "---\ntags: [Unsloth]\n---\n"); }},
+      // Nothing but the base model tells: what Unsloth saves through PEFT, without its card.
+      {"unsloth_base",
+       [](AdapterBuilder& b) {
+         add_3d(b, false);
+         b.config["peft_version"] = "0.19.1";
+         b.config["base_model_name_or_path"] = "Unsloth/Qwen3-30B-A3B-Instruct-2507";
+       },
+       kArgument, unsloth},
+      {"unsloth_base_path",
+       [](AdapterBuilder& b) {
+         add_3d(b, true);
+         b.config["base_model_name_or_path"] = "/models/models--unsloth--Qwen3-30B-A3B/snapshots/1";
+       },
+       kArgument, unsloth},
       {"no_evidence",
        [](AdapterBuilder& b) {
          add_3d(b, false);

@@ -229,6 +229,13 @@ std::vector<LayoutCase> layout_cases() {
                      {{"peft_version", "0.18.0"}, {"auto_mapping", {{"unsloth_fixed", true}}}});
        },
        "3-D target_parameters, current orientation, grouped columns", ExpertLayout::kGrouped},
+      {"3d_unsloth_base",
+       [](E e) {
+         return with(
+             three_d(e, false, false),
+             {{"peft_version", "0.21.0"}, {"base_model_name_or_path", "unsloth/Qwen3-30B-A3B"}});
+       },
+       "3-D target_parameters, current orientation, PEFT columns", ExpertLayout::kPeft},
       {"by_shape",
        [](E experts) {
          AdapterBuilder builder;
