@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "braid/adapter_report.h"
 #include "braid/result.h"
 
 namespace braid {
@@ -138,11 +139,18 @@ class Engine {
   static Result<std::unique_ptr<Engine>> open(const EngineConfig& config);
 
   /// Reads a PEFT LoRA directory into host memory. The name is free again after remove_adapter.
+  /// What is odd but no error (all-zero deltas, a base model of another name) is in
+  /// adapter_report(); show its warnings to whoever asked for the adapter.
   ///
   /// Errors  kNotFound  kCorrupt  kUnsupported  kInvalidArgument (name taken or empty; rank above
   ///         config.max_lora_rank; a target module the base model lacks)
   Result<AdapterId> add_adapter(std::string name, const std::filesystem::path& dir,
                                 AdapterExpertLayout layout = AdapterExpertLayout::kAuto);
+
+  /// How an adapter was read and what to be wary of.
+  ///
+  /// Errors  kNotFound (no such adapter; the base model has no report)
+  Result<AdapterReport> adapter_report(AdapterId id) const;
 
   /// Forgets an adapter. Requests already submitted with it finish; new ones get kNotFound.
   Status remove_adapter(AdapterId id);

@@ -369,7 +369,7 @@ Status LoraPlan::plan_parameters() {
 
   auto reading = read_expert_parameters(config_, shapes, options_.expert_layout);
   if (!reading) return pass_on(reading);
-  layouts_.insert(fmt::format("3-D target_parameters, {}, {}",
+  layouts_.insert(fmt::format("{}, {}, {}", kInferredLayout,
                               reading->swapped ? "in and out swapped" : "current orientation",
                               reading->grouped ? "grouped columns" : "PEFT columns"));
   std::ranges::move(reading->evidence, std::back_inserter(evidence_));

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -27,6 +28,9 @@ enum class LoraMatrix : int32_t {
   kLmHead,
   kEmbedding,
 };
+
+// How the layouts begin whose reading names and shapes alone do not settle.
+inline constexpr std::string_view kInferredLayout = "3-D target_parameters";
 
 // One matrix of the model. Sorted by this, an adapter's pairs have one order whatever its file's.
 struct LoraSite {

@@ -135,12 +135,6 @@ void warn_of_zero_deltas(const std::map<LoraSite, PlannedPair>& pairs, const Fac
   }
 }
 
-// The last part of "org/name" or of a path.
-std::string last_part(std::string name) {
-  while (name.ends_with('/')) name.pop_back();
-  return name.substr(name.rfind('/') + 1);
-}
-
 void describe(const LoraPlan& plan, const FactorStore& store, const Safetensors& tensors,
               AdapterReport& report) {
   report.layout = "no expert adapted";
@@ -150,6 +144,9 @@ void describe(const LoraPlan& plan, const FactorStore& store, const Safetensors&
       report.layout += (report.layout.empty() ? "" : "; ") + layout;
     }
   }
+  report.layout_inferred = std::ranges::any_of(plan.layouts(), [](const std::string& layout) {
+    return layout.starts_with(kInferredLayout);
+  });
   report.evidence = plan.evidence();
   if (plan.layouts().contains("per-expert 2-D")) {
     report.evidence.push_back("keys name each expert, so nothing is ambiguous");
@@ -187,8 +184,8 @@ Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelCo
 
   AdapterAndReport out;
   out.report.warnings = config->warnings;
-  const std::string trained_on = last_part(config->base_model_name_or_path);
-  const std::string served = last_part(options.base_model_name);
+  const std::string trained_on = base_model_name(config->base_model_name_or_path);
+  const std::string served = base_model_name(options.base_model_name);
   if (!trained_on.empty() && !served.empty() && trained_on != served) {
     out.report.warnings.push_back(fmt::format(
         "base_model_name_or_path is \"{}\", this base model is \"{}\"", trained_on, served));
@@ -210,6 +207,16 @@ Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelCo
 }
 
 }  // namespace
+
+std::string base_model_name(std::string name) {
+  while (name.ends_with('/')) name.pop_back();
+  if (const size_t at = name.rfind("models--");
+      at != name.npos && (at == 0 || name[at - 1] == '/')) {
+    name.resize(std::min(name.find('/', at), name.size()));
+    return name.substr(name.rfind("--") + 2);
+  }
+  return name.substr(name.rfind('/') + 1);
+}
 
 Result<AdapterAndReport> read_adapter(const std::filesystem::path& folder,
                                       const ModelConfig& config,

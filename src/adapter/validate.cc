@@ -26,14 +26,15 @@ Result<AdapterAndReport> validate_adapter(const std::filesystem::path& folder,
   auto config = read_model_config(model_folder);
   if (!config) return pass_on(config);
   if (options.base_model_name.empty()) {
-    // "." and "models/" have no last part of their own.
-    options.base_model_name = std::filesystem::weakly_canonical(model_folder).filename();
+    // "." and "models/" have no name of their own.
+    options.base_model_name = std::filesystem::weakly_canonical(model_folder).string();
   }
   return read_adapter(folder, *config, options);
 }
 
 Json to_json(const AdapterReport& report) {
   return {{"layout", report.layout},
+          {"layout_inferred", report.layout_inferred},
           {"evidence", report.evidence},
           {"warnings", report.warnings},
           {"targets", report.targets},

@@ -75,22 +75,33 @@ std::string_view name(FinishReason reason) {
 }
 
 struct Engine::Impl {
-  EngineConfig config;
-  TextSide text;
-  std::unique_ptr<EngineThread> thread;
+  struct Registered {
+    std::shared_ptr<const Adapter> adapter;
+    AdapterReport report;
+  };
 
-  mutable std::mutex mutex;  // of what follows
-  std::map<AdapterId, std::shared_ptr<const Adapter>> adapters;
+  EngineConfig config;
+  std::string base_model_name;  // the folder's
+  TextSide text;
+
+  mutable std::mutex mutex;  // of the next three
+  std::map<AdapterId, Registered> adapters;
   std::map<std::string, AdapterId, std::less<>> id_of_name;
   int32_t next_adapter_id = 0;
+
+  // Last, so destroyed first: until it has stopped, callbacks may submit(), which uses the rest.
+  std::unique_ptr<EngineThread> thread;
 
   Result<std::shared_ptr<const Adapter>> find(AdapterId id) const {
     if (id == AdapterId::kBase) return nullptr;
     const std::lock_guard lock(mutex);
     const auto found = adapters.find(id);
-    if (found == adapters.end())
-      return fail(ErrorCode::kNotFound, "there is no adapter with id {}", static_cast<int>(id));
-    return found->second;
+    if (found == adapters.end()) return not_there(id);
+    return found->second.adapter;
+  }
+
+  static tl::unexpected<Error> not_there(AdapterId id) {
+    return fail(ErrorCode::kNotFound, "there is no adapter with id {}", static_cast<int>(id));
   }
 
   static tl::unexpected<Error> name_taken(const std::string& name) {
@@ -98,7 +109,7 @@ struct Engine::Impl {
                 "adapter \"{}\" is already there; remove it first or choose another name", name);
   }
 
-  Result<AdapterId> put(std::string name, std::shared_ptr<const Adapter> adapter) {
+  Result<AdapterId> put(std::string name, Registered adapter) {
     const std::lock_guard lock(mutex);
     if (id_of_name.contains(name)) return name_taken(name);
     const AdapterId id{next_adapter_id++};
@@ -110,7 +121,8 @@ struct Engine::Impl {
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Engine::~Engine() = default;
+// Stopped before any pointer on the way to it changes: the last callbacks still call submit().
+Engine::~Engine() { impl_->thread->stop(); }
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
   if (auto status = check(config); !status) return pass_on(status);
@@ -126,6 +138,9 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
   auto impl = std::make_unique<Impl>();
   impl->config = config;
   impl->config.on_progress = {};  // only while open() works
+  std::error_code unresolved;     // then the path as given has to do
+  const auto folder = std::filesystem::canonical(config.model_dir, unresolved);
+  impl->base_model_name = base_model_name(unresolved ? config.model_dir : folder);
   impl->text = std::move(*text);
   try {
     impl->thread = std::make_unique<EngineThread>(
@@ -157,9 +172,10 @@ Result<AdapterId> Engine::add_adapter(std::string name, const std::filesystem::p
   auto read = read_adapter(dir, impl_->thread->model().config(),
                            {.name = name,
                             .expert_layout = expert_layout(layout),
-                            .max_lora_rank = impl_->config.max_lora_rank});
+                            .max_lora_rank = impl_->config.max_lora_rank,
+                            .base_model_name = impl_->base_model_name});
   if (!read) return pass_on(read);
-  return impl_->put(std::move(name), std::move(read->adapter));
+  return impl_->put(std::move(name), {std::move(read->adapter), std::move(read->report)});
 }
 
 Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint64_t seed) {
@@ -169,14 +185,24 @@ Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint
                 impl_->config.max_lora_rank);
   }
   auto adapter = make_dummy_adapter(impl_->thread->model().config(), name, rank, seed);
-  return impl_->put(std::move(name), std::move(adapter));
+  AdapterReport report = {.layout = "random factors",
+                          .bytes_resident = adapter->bytes,
+                          .min_rank = rank,
+                          .max_rank = rank};
+  return impl_->put(std::move(name), {std::move(adapter), std::move(report)});
+}
+
+Result<AdapterReport> Engine::adapter_report(AdapterId id) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto found = impl_->adapters.find(id);
+  if (found == impl_->adapters.end()) return Impl::not_there(id);
+  return found->second.report;
 }
 
 Status Engine::remove_adapter(AdapterId id) {
   {
     const std::lock_guard lock(impl_->mutex);
-    if (impl_->adapters.erase(id) == 0)
-      return fail(ErrorCode::kNotFound, "there is no adapter with id {}", static_cast<int>(id));
+    if (impl_->adapters.erase(id) == 0) return Impl::not_there(id);
     std::erase_if(impl_->id_of_name, [&](const auto& entry) { return entry.second == id; });
   }
   impl_->thread->forget_removed_adapters();

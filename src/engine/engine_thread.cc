@@ -30,7 +30,10 @@ EngineThread::EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::Th
   thread_ = std::thread([this] { run(); });
 }
 
-EngineThread::~EngineThread() {
+EngineThread::~EngineThread() { stop(); }
+
+void EngineThread::stop() {
+  if (!thread_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
     stops_ = true;

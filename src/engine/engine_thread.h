@@ -28,14 +28,14 @@ struct EngineThreadOptions {
 };
 
 // An EngineCore on its own thread, and the mailbox in front of it. Members may be called from any
-// thread, also from callbacks, but for wait_until_idle() and the destructor.
+// thread, also from callbacks, but for wait_until_idle(), stop() and the destructor.
 class EngineThread {
  public:
   // `pool` may be null for a model that does not use one.
   EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::ThreadPool> pool,
                TokenTextFactory make_text, EngineThreadOptions options);
 
-  // Every request still there gets its last event, kCancelled, before it returns.
+  // stop()
   ~EngineThread();
   EngineThread(const EngineThread&) = delete;
   EngineThread& operator=(const EngineThread&) = delete;
@@ -47,6 +47,10 @@ class EngineThread {
 
   // The caller has let go of an adapter: its slot is emptied once no request uses it.
   void forget_removed_adapters();
+
+  // Every request still there gets its last event, kCancelled, before it returns; submit() refuses
+  // from here on. Not from a callback.
+  void stop();
 
   void wait_until_idle();
   EngineStats stats() const;

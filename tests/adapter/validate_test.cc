@@ -34,6 +34,16 @@ TEST(ValidateAdapter, PassesOnWhatIsWrong) {
   EXPECT_FALSE(validate_adapter(kModel + "/adapters/peft_attention", other));
 }
 
+TEST(BaseModelName, IsTheSameInEveryPlace) {
+  EXPECT_EQ(base_model_name(""), "");
+  EXPECT_EQ(base_model_name("Qwen3-30B-A3B"), "Qwen3-30B-A3B");
+  EXPECT_EQ(base_model_name("Qwen/Qwen3-30B-A3B"), "Qwen3-30B-A3B");
+  EXPECT_EQ(base_model_name("/models/Qwen3-30B-A3B//"), "Qwen3-30B-A3B");
+  EXPECT_EQ(base_model_name("/hub/models--Qwen--Qwen3-30B-A3B/snapshots/ad44e7"), "Qwen3-30B-A3B");
+  EXPECT_EQ(base_model_name("models--gpt2"), "gpt2");
+  EXPECT_EQ(base_model_name("/my-models--old/Qwen3-30B-A3B"), "Qwen3-30B-A3B");
+}
+
 TEST(RenderAdapterReport, SaysWhatWasFoundAndWhy) {
   const AdapterReport report = {.layout = "per-expert 2-D",
                                 .evidence = {"keys name each expert, so nothing is ambiguous"},

@@ -207,6 +207,54 @@ TEST(Engine, KeepsTheBooksOfAdapters) {
   EXPECT_TRUE(engine->add_adapter("a", folder / "rslora_r40").has_value());
 }
 
+// A copy of an adapter with all factors zero and another base model; for the caller to remove.
+std::filesystem::path make_zero_adapter(const std::filesystem::path& adapter,
+                                        const std::string& base_model) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("braid_zero_adapter_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  Json config = read_json_file(adapter / "adapter_config.json").value();
+  config["base_model_name_or_path"] = base_model;
+  EXPECT_TRUE(write_file(folder / "adapter_config.json", config.dump()));
+  std::string tensors = read_file(adapter / "adapter_model.safetensors", 1 << 20).value();
+  const size_t data = 8 + static_cast<unsigned char>(tensors[0]) +
+                      256 * static_cast<unsigned char>(tensors[1]);  // after a header below 64 KiB
+  std::fill(tensors.begin() + static_cast<ptrdiff_t>(data), tensors.end(), '\0');
+  EXPECT_TRUE(write_file(folder / "adapter_model.safetensors", tensors));
+  return folder;
+}
+
+TEST(Engine, ReportsHowAdaptersWereRead) {
+  const auto engine = open(small_config("qwen3_bf16"));
+  const auto folder = golden("qwen3_bf16") / "adapters";
+  const auto report = [&](const std::string& name, const std::filesystem::path& dir) {
+    const auto id = engine->add_adapter(name, dir);
+    if (!id) throw std::runtime_error(id.error().message);
+    return engine->adapter_report(*id).value();
+  };
+  const AdapterReport plain = report("plain", folder / "per_expert_f32");
+  EXPECT_EQ(plain.layout, "per-expert 2-D");
+  EXPECT_FALSE(plain.layout_inferred);
+  EXPECT_EQ(plain.warnings, std::vector<std::string>());
+  const AdapterReport inferred = report("3d", folder / "parameters_new_peft");
+  EXPECT_EQ(inferred.layout, "3-D target_parameters, current orientation, PEFT columns");
+  EXPECT_TRUE(inferred.layout_inferred);
+  EXPECT_EQ(inferred.evidence[0], "peft_version is \"0.21.0\"");
+
+  const auto zero = make_zero_adapter(folder / "per_expert_f32", "org/other");
+  EXPECT_EQ(report("zero", zero).warnings,
+            (std::vector<std::string>{
+                "base_model_name_or_path is \"other\", this base model is \"qwen3_bf16\"",
+                "every delta is zero: the adapter changes nothing (lora_B starts as zeros; was it "
+                "trained and saved?)"}));
+
+  std::filesystem::remove_all(zero);
+  EXPECT_EQ(engine->adapter_report(AdapterId::kBase).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(engine->adapter_report(AdapterId{99}).error().code, ErrorCode::kNotFound);
+  const auto dummy = engine->add_dummy_adapter("dummy", 4, 1);
+  EXPECT_EQ(engine->adapter_report(*dummy).value().bytes_resident, *engine->adapter_bytes(*dummy));
+}
+
 TEST(Engine, FinishesRequestsOfARemovedAdapter) {
   const auto engine = open(small_config("qwen3_bf16"));
   const auto id = engine->add_adapter("a", golden("qwen3_bf16") / "adapters" / "per_expert_f32");
@@ -220,6 +268,29 @@ TEST(Engine, FinishesRequestsOfARemovedAdapter) {
   ASSERT_TRUE(engine->remove_adapter(*id));
   engine->wait_until_idle();
   EXPECT_EQ(replies.at(0).tokens, whole.tokens);
+}
+
+// While the engine is destroyed its last callbacks may look for adapters, submit and cancel. Four
+// requests, each of which is followed by another until the engine lets nobody in.
+TEST(Engine, RefusesRequestsOfItsLastCallbacks) {
+  auto owner = open(small_config("qwen3_bf16"));
+  Engine& engine = *owner;
+  const auto id = engine.add_adapter("a", golden("qwen3_bf16") / "adapters" / "per_expert_f32");
+  ASSERT_TRUE(id.has_value());
+  const Request request = {
+      .prompt = {1, 2, 3}, .adapter = *id, .sampling = {.max_tokens = 200, .ignore_eos = true}};
+  std::vector<std::string> refusals;
+  OnTokens follow;
+  follow = [&](const TokenEvent& event) {
+    if (!event.finished) return;
+    EXPECT_EQ(engine.find_adapter("a"), *id);
+    engine.cancel(event.request);
+    const auto next = engine.submit(request, follow);
+    if (!next) refusals.push_back(next.error().message);
+  };
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(engine.submit(request, follow));
+  owner.reset();
+  EXPECT_EQ(refusals, std::vector<std::string>(4, "the engine is being closed"));
 }
 
 TEST(Engine, WorksWithoutATokenizer) {
