@@ -47,7 +47,7 @@ TEST(GoldenAdapters, AllAreRead) {
       ++num_adapters;
     }
   }
-  EXPECT_GE(num_adapters, 40);
+  EXPECT_GE(num_adapters, 77);
 }
 
 }  // namespace

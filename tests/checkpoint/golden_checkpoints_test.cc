@@ -53,6 +53,7 @@ using enum WeightFormat;
 INSTANTIATE_TEST_SUITE_P(All, GoldenCheckpoints,
                          testing::Values(Golden{"mixtral_bf16", kBf16, kBf16},
                                          Golden{"mixtral_fp8", kFp8Block128, kFp8Block128},
+                                         Golden{"mixtral_nvfp4_compressed", kNvfp4, kNvfp4},
                                          Golden{"mixtral_nvfp4_modelopt", kNvfp4, kBf16},
                                          Golden{"qwen3_bf16", kBf16, kBf16},
                                          Golden{"qwen3_dense_layers", kBf16, kBf16},
@@ -68,7 +69,7 @@ TEST(GoldenCheckpointFolders, AreAllInTheList) {
   for (const auto& entry : fs::directory_iterator(fs::path(BRAID_TEST_DATA_DIR) / "goldens")) {
     folders += fs::exists(entry.path() / "config.json") ? 1 : 0;
   }
-  EXPECT_EQ(folders, 8u);
+  EXPECT_EQ(folders, 9u);
 }
 
 }  // namespace

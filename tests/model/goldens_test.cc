@@ -173,7 +173,7 @@ TEST_P(Goldens, EqualTransformersAndPeft) {
     }
     const Errors ours = errors(model, model_base, want, want_base);
     const Errors plainly = errors(second, second_base, want, want_base);
-    std::printf("%-22s %-33s logits %.1e delta %.1e | plain %.0e %.0e\n", GetParam(), name.c_str(),
+    std::printf("%-24s %-33s logits %.1e delta %.1e | plain %.0e %.0e\n", GetParam(), name.c_str(),
                 ours.logits, ours.delta, plainly.logits, plainly.delta);
     EXPECT_LE(ours.logits, kLogitsBound) << name;
     EXPECT_LE(ours.delta, kDeltaBound) << name;
@@ -182,9 +182,15 @@ TEST_P(Goldens, EqualTransformersAndPeft) {
   }
 }
 
-const char* const kModels[] = {
-    "mixtral_bf16",       "mixtral_fp8", "mixtral_nvfp4_modelopt", "qwen3_bf16",
-    "qwen3_dense_layers", "qwen3_fp8",   "qwen3_nvfp4_compressed", "qwen3_nvfp4_modelopt"};
+const char* const kModels[] = {"mixtral_bf16",
+                               "mixtral_fp8",
+                               "mixtral_nvfp4_compressed",
+                               "mixtral_nvfp4_modelopt",
+                               "qwen3_bf16",
+                               "qwen3_dense_layers",
+                               "qwen3_fp8",
+                               "qwen3_nvfp4_compressed",
+                               "qwen3_nvfp4_modelopt"};
 
 INSTANTIATE_TEST_SUITE_P(Models, Goldens, testing::ValuesIn(kModels),
                          [](const auto& tested) { return std::string(tested.param); });

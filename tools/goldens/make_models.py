@@ -1,6 +1,8 @@
 """Writes tests/data/goldens: tiny models, adapters of every layout, and the logits of transformers.
 
-    python tools/goldens/make_models.py --out tests/data/goldens      (torch, transformers 5, peft)
+    python tools/goldens/make_models.py --out tests/data/goldens [MODEL ...]
+
+Needs torch, transformers 5 and peft; without names it makes every model.
 
 The oracle runs in float32 with eager attention on dequantised weights; an adapter's delta is added
 to them first. Adapters named peft_* are made by peft itself, and there peft's own forward is the
@@ -26,7 +28,9 @@ import tiny_adapters
 import tiny_models
 
 LENGTHS = [1, 5, 17, 70]
-BASE_ROWS, ADAPTER_ROWS = 16, 8  # the last rows of a sequence that are stored
+# The last rows of a sequence that are stored: of the base, of an adapter on BF16 and on a quantised
+# base, whose adapters are the same for every format.
+BASE_ROWS, ADAPTER_ROWS, QUANTISED_ROWS = 16, 8, 4
 MIN_MARGIN, CANDIDATES = 2e-3, 32
 DELTA_RANGE = (0.05, 0.5)
 
@@ -149,6 +153,7 @@ def relative(got, base):
 
 def make_model(out, name, config, form, seed, adapters_of, peft_made, shards):
     top_k = config["num_experts_per_tok"]
+    adapter_rows = ADAPTER_ROWS if form == "bf16" else QUANTISED_ROWS
     folder = out / name
     weights = tiny_models.random_weights(config, seed)
     values = tiny_models.write_checkpoint(folder, config, weights, form, shards)
@@ -172,7 +177,7 @@ def make_model(out, name, config, form, seed, adapters_of, peft_made, shards):
     sequences = [draw_sequence(variants, length, rng) for length in LENGTHS]
     expected = {}
     for variant in variants:
-        rows = BASE_ROWS if variant.name == "base" else ADAPTER_ROWS
+        rows = BASE_ROWS if variant.name == "base" else adapter_rows
         deltas = []
         for i, ids in enumerate(sequences):
             logits = variant.logits([ids])[0]
@@ -194,7 +199,8 @@ def make_model(out, name, config, form, seed, adapters_of, peft_made, shards):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    out = parser.parse_args().out
+    parser.add_argument("models", metavar="MODEL", nargs="*")
+    options = parser.parse_args()
     print("torch", torch.__version__, "transformers", transformers.__version__,
           "peft", peft.__version__)
     torch.set_num_threads(8)
@@ -222,13 +228,19 @@ def main():
         ("mixtral_fp8", mixtral(), "fp8_f32", 14, few, {}, 1),
         ("qwen3_fp8", qwen3(**small, norm_topk_prob=False), "fp8_bf16", 15, few, {}, 2),
         ("mixtral_nvfp4_modelopt", mixtral(), "nvfp4_hf_quant", 16, few, {}, 1),
+        ("mixtral_nvfp4_compressed", mixtral(), "nvfp4_compressed", 19, few, {}, 1),
         ("qwen3_nvfp4_modelopt", qwen3(**small), "nvfp4_modelopt", 17, few, {}, 1),
         ("qwen3_nvfp4_compressed", qwen3(**small), "nvfp4_compressed", 18, few, {}, 1),
     ]
+    unknown = set(options.models) - {model[0] for model in models}
+    if unknown:
+        parser.error(f"no such model: {', '.join(sorted(unknown))}")
     for name, config, form, seed, adapters_of, peft_made, shards in models:
+        if options.models and name not in options.models:
+            continue
         print(name, flush=True)
-        shutil.rmtree(out / name, ignore_errors=True)
-        make_model(out, name, config, form, seed, adapters_of, peft_made, shards)
+        shutil.rmtree(options.out / name, ignore_errors=True)
+        make_model(options.out, name, config, form, seed, adapters_of, peft_made, shards)
 
 
 if __name__ == "__main__":

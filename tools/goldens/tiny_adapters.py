@@ -316,12 +316,41 @@ def mixtral_adapters(config, weights):
 
 
 def few_adapters(config, weights):
-    """What the quantised models are tried with: experts per expert, and shared-outer with attention."""
+    """What the quantised models are tried with: each way an expert's factors are read, attention,
+    what stands outside the experts, and scaling by patterns. Ranks are low to keep the files small.
+    """
+    def make(name, seed, **how):
+        return Adapter(name, config, weights, seed, **how)
+
     gate, up, down = expert_names(config)
-    return [Adapter("per_expert", config, weights, 51, r=4).per_expert().targets(gate, up, down),
-            Adapter("shared_outer_attention", config, weights, 52, r=8).attention()
-            .shared_outer((gate, up, down))
-            .targets("q_proj", "k_proj", "v_proj", "o_proj", gate, up, down)]
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    tinker = make("tinker", 55, r=2, alpha=8).shared_outer(("w1", "w3", "w2"))
+    outside = make("router_lm_head_embedding", 56, r=2).embedding()
+    patterns = make("patterns", 57, r=4, alpha=8).targets(
+        *attention, down,
+        rank_pattern={r"^model.layers.0.self_attn.q_proj": 8,
+                      r"layers\.\d+\.self_attn\.[kv]_proj": 1, rf"experts\.[0-2]\.{down}": 2},
+        alpha_pattern={r"^model.layers.0.self_attn.q_proj": 2, "o_proj": 12})
+    tinker.linear("lm_head", key="model.unembed_tokens")
+    outside.linear("lm_head")
+    for layer in range(sizes(config)[3]):
+        outside.linear(f"{moe_prefix(config, layer)}.gate")
+        for letter in "qkvo":
+            rank = 8 if letter == "q" and layer == 0 else 1 if letter in "kv" else 4
+            alpha = 2 if letter == "q" and layer == 0 else 12 if letter == "o" else 8
+            patterns.linear(f"model.layers.{layer}.self_attn.{letter}_proj", rank, alpha)
+        for e in range(sizes(config)[2]):
+            patterns.linear(f"{moe_prefix(config, layer)}.experts.{e}.{down}", 2 if e <= 2 else 4)
+    return [
+        make("per_expert", 51, r=4).per_expert().targets(gate, up, down),
+        make("shared_outer_attention", 52, r=8).attention().shared_outer((gate, up, down))
+        .targets(*attention, gate, up, down),
+        _experts_3d("parameters_new_peft", config, weights, 53, False, False, r=2),
+        _experts_3d("parameters_megatron_packed", config, weights, 54, True, True, r=2).megatron(),
+        tinker.targets("w1", "w2", "w3", "unembed_tokens"),
+        outside.targets("gate", "lm_head", "embed_tokens"),
+        patterns,
+    ]
 
 
 def dense_layer_adapters(config, weights):

@@ -193,6 +193,7 @@ def _describe_quantisation(folder, config, form):
             "ignore": ["lm_head", "model.layers.*.mlp.gate"], "quant_algo": "NVFP4",
             "producer": {"name": "modelopt", "version": "0.39.0"}, "quant_method": "modelopt"}
     elif form == "nvfp4_compressed":
+        block = "block_sparse_moe" if is_mixtral(config) else "mlp"
         base = {"actorder": None, "block_structure": None, "group_size": 16, "num_bits": 4,
                 "observer": "minmax", "observer_kwargs": {}, "strategy": "tensor_group",
                 "symmetric": True, "type": "float"}
@@ -202,7 +203,7 @@ def _describe_quantisation(folder, config, form):
                 "output_activations": None, "targets": ["Linear"],
                 "weights": {**base, "dynamic": False}}},
             "format": "nvfp4-pack-quantized", "global_compression_ratio": None,
-            "ignore": ["lm_head", "re:.*mlp\\.gate$"], "kv_cache_scheme": None,
+            "ignore": ["lm_head", rf"re:.*{block}\.gate$"], "kv_cache_scheme": None,
             "quant_method": "compressed-tensors", "quantization_status": "compressed"}
 
 
