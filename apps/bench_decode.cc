@@ -5,14 +5,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <fstream>
-#include <mutex>
-#include <numeric>
 #include <thread>
+#include <utility>
 
+#include "apps/bench_plan.h"
 #include "apps/commands.h"
 #include "apps/engine_options.h"
+#include "apps/in_flight.h"
 #include "apps/progress.h"
 #include "apps/table.h"
 #include "apps/terminal.h"
@@ -36,10 +36,19 @@ struct BenchOptions {
   std::string json;
 };
 
+// An adapter to measure with, and the ranks of its factors.
+struct BenchAdapter {
+  AdapterId id = AdapterId::kBase;
+  int32_t min_rank = 0;
+  int32_t max_rank = 0;
+};
+
 // One measured combination. Arm 0 adapters is the base the others are compared with.
 struct Arm {
   int32_t batch = 0;
   int32_t num_adapters = 0;
+  int32_t min_rank = 0;  // of all its adapters; 0: there are none
+  int32_t max_rank = 0;
   std::vector<AdapterId> adapter_of_request;  // [batch]
   std::vector<double> step_ms;                // every step of every round
   std::vector<double> round_ms;               // median step of each round
@@ -61,13 +70,11 @@ double percentile(std::vector<double> values, double share) {
 
 // Runs `batch` requests together and appends the length of each step in which all of them decoded.
 Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t seed) {
-  std::mutex mutex;
-  std::condition_variable changed;
-  int32_t finished = 0;
-  std::string error;
+  std::string error;  // written by callbacks, read when none can come any more
   // Per request, when each of its tokens came: tokens of one step come at one time, give or take
   // the callbacks of that step.
   std::vector<std::vector<Clock::time_point>> times(static_cast<size_t>(arm.batch));
+  InFlight in_flight(engine);  // after what its callbacks write
 
   for (int32_t i = 0; i < arm.batch; ++i) {
     Request request;
@@ -84,18 +91,13 @@ Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t
     // One more than the others for each earlier request, so that all are still decoding together
     // for `steps` steps however their prefills were spread over steps.
     request.sampling.max_tokens = options.steps + 2 + arm.batch;
-    auto id = engine.submit(std::move(request), [&, i](const TokenEvent& event) {
+    auto submitted = in_flight.submit(std::move(request), [&, i](const TokenEvent& event) {
       if (!event.tokens.empty()) times[static_cast<size_t>(i)].push_back(Clock::now());
-      if (!event.finished) return;
-      const std::lock_guard lock(mutex);
       if (event.reason == FinishReason::kError) error = event.error;
-      ++finished;
-      changed.notify_one();
     });
-    if (!id) return pass_on(id);
+    if (!submitted) return submitted;
   }
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return finished == arm.batch; });
+  in_flight.wait_for_all();
   if (!error.empty()) return fail(ErrorCode::kInvalidArgument, "{}", error);
 
   // From when the last request has its first token until the first one ends, the batch is whole.
@@ -120,21 +122,47 @@ Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t
   return {};
 }
 
-Result<std::vector<AdapterId>> register_adapters(Engine& engine, const BenchOptions& options,
-                                                 int32_t count) {
-  std::vector<AdapterId> ids;
-  for (const std::string& text : options.engine.lora) {
-    auto lora = parse_lora(text);
-    if (!lora) return pass_on(lora);
-    ids.push_back(*engine.find_adapter(lora->first));
+// The adapters of --lora, then random ones up to `count`.
+Result<std::vector<BenchAdapter>> gather_adapters(Engine& engine, const BenchOptions& options,
+                                                  int32_t count) {
+  auto loras = parse_loras(options.engine.lora);
+  if (!loras) return pass_on(loras, "--lora");
+  std::vector<BenchAdapter> adapters;
+  for (const NamedAdapter& lora : *loras) {
+    const AdapterId id = *engine.find_adapter(lora.name);
+    auto report = engine.adapter_report(id);
+    if (!report) return pass_on(report);
+    adapters.push_back({id, report->min_rank, report->max_rank});
   }
-  for (int32_t i = static_cast<int32_t>(ids.size()); i < count; ++i) {
-    auto id = engine.add_dummy_adapter(fmt::format("dummy-{}", i), options.rank,
+  for (auto i = static_cast<int32_t>(adapters.size()); i < count; ++i) {
+    auto id = engine.add_dummy_adapter(fmt::format("random {}", i), options.rank,
                                        static_cast<uint64_t>(i));
     if (!id) return pass_on(id);
-    ids.push_back(*id);
+    adapters.push_back({*id, options.rank, options.rank});
   }
-  return ids;
+  return adapters;
+}
+
+Arm make_arm(const ArmShape& shape, const std::vector<BenchAdapter>& adapters) {
+  Arm arm = {.batch = shape.batch, .num_adapters = shape.num_adapters};
+  for (int32_t i = 0; i < shape.batch; ++i) {
+    if (shape.num_adapters == 0) {
+      arm.adapter_of_request.push_back(AdapterId::kBase);
+      continue;
+    }
+    const BenchAdapter& adapter = adapters[static_cast<size_t>(i % shape.num_adapters)];
+    arm.adapter_of_request.push_back(adapter.id);
+    arm.min_rank = i == 0 ? adapter.min_rank : std::min(arm.min_rank, adapter.min_rank);
+    arm.max_rank = std::max(arm.max_rank, adapter.max_rank);
+  }
+  return arm;
+}
+
+// "16", "8-40", or "-" for the base model.
+std::string shown_rank(const Arm& arm) {
+  if (arm.num_adapters == 0) return "-";
+  if (arm.min_rank == arm.max_rank) return fmt::format("{}", arm.max_rank);
+  return fmt::format("{}-{}", arm.min_rank, arm.max_rank);
 }
 
 std::string cpu_name() {
@@ -188,7 +216,8 @@ Json to_json(const std::vector<Row>& rows, const BenchOptions& options, double r
         {{"name", fmt::format("batch {}, {} adapters", row.arm->batch, row.arm->num_adapters)},
          {"batch", row.arm->batch},
          {"adapters", row.arm->num_adapters},
-         {"rank", row.arm->num_adapters > 0 ? Json(options.rank) : Json()},
+         {"min_rank", row.arm->num_adapters > 0 ? Json(row.arm->min_rank) : Json()},
+         {"max_rank", row.arm->num_adapters > 0 ? Json(row.arm->max_rank) : Json()},
          {"tokens_per_s", row.tokens_per_s},
          {"ms_per_step", row.ms},
          {"ms_p10", percentile(row.arm->step_ms, 0.1)},
@@ -204,18 +233,18 @@ Json to_json(const std::vector<Row>& rows, const BenchOptions& options, double r
 
 void print_rows(const std::vector<Row>& rows, double read_rate) {
   fmt::print("{}; read rate {:.1f} GB/s\n\n", cpu_name(), read_rate / 1e9);
-  Table table({"batch", "adapters", "tokens/s", "ms/step", "p10", "p90", "floor ms", "of floor",
-               "of base", "bytes allow"});
+  Table table({"batch", "adapters", "rank", "tokens/s", "ms/step", "p10", "p90", "floor ms",
+               "of floor", "of base", "bytes allow"});
   for (const Row& row : rows) {
-    table.add({fmt::format("{}", row.arm->batch),
-               row.arm->num_adapters == 0 ? "-" : fmt::format("{}", row.arm->num_adapters),
-               fmt::format("{:.1f}", row.tokens_per_s), fmt::format("{:.2f}", row.ms),
-               fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.1)),
-               fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.9)),
-               fmt::format("{:.2f}", row.floor_ms),
-               fmt::format("{:.0f} %", 100 * row.floor_ms / row.ms),
-               row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.ratio),
-               row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.floor_ratio)});
+    table.add(
+        {fmt::format("{}", row.arm->batch),
+         row.arm->num_adapters == 0 ? "-" : fmt::format("{}", row.arm->num_adapters),
+         shown_rank(*row.arm), fmt::format("{:.1f}", row.tokens_per_s),
+         fmt::format("{:.2f}", row.ms), fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.1)),
+         fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.9)),
+         fmt::format("{:.2f}", row.floor_ms), fmt::format("{:.0f} %", 100 * row.floor_ms / row.ms),
+         row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.ratio),
+         row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.floor_ratio)});
   }
   fmt::print(
       "{}\nfloor: bytes a step must read over the measured read rate. of base: throughput against "
@@ -225,42 +254,28 @@ void print_rows(const std::vector<Row>& rows, double read_rate) {
 }
 
 void run_bench_decode(BenchOptions options) {
-  if (options.batch.empty() || *std::min_element(options.batch.begin(), options.batch.end()) < 1)
-    leave("--batch takes sizes of 1 or more", 2);
-  if (*std::min_element(options.adapters.begin(), options.adapters.end()) < 0)
-    leave("--adapters takes counts of 0 or more", 2);
   if (options.steps < 1 || options.rounds < 1 || options.context < 1)
-    leave("--steps, --rounds and --context must be at least 1", 2);
-  const int32_t max_batch = *std::max_element(options.batch.begin(), options.batch.end());
-  const int32_t max_adapters = *std::max_element(options.adapters.begin(), options.adapters.end());
+    leave("--steps, --rounds and --context must be at least 1", kUsage);
+  auto plan =
+      plan_arms(options.batch, options.adapters, static_cast<int32_t>(options.engine.lora.size()));
+  if (!plan) leave(plan.error().message, kUsage);
+  for (const std::string& note : plan->notes) complain(note);
   EngineConfig& config = options.engine.config;
-  config.max_batch_size = std::max(config.max_batch_size, max_batch);
-  config.max_adapters = std::max(config.max_adapters, max_adapters);
+  config.max_batch_size = std::max(config.max_batch_size, plan->max_batch);
+  config.max_queued_requests = std::max(config.max_queued_requests, plan->max_batch);
+  config.max_adapters = std::max(config.max_adapters, plan->max_adapters);
   if (config.num_threads == 0)
     config.num_threads = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
 
   auto engine = open_engine(options.engine);
   if (!engine) leave(engine.error().message);
-  auto ids = register_adapters(**engine, options, max_adapters);
-  if (!ids) leave(ids.error().message);
-
+  auto adapters = gather_adapters(**engine, options, plan->max_adapters);
+  if (!adapters) leave(adapters.error().message);
   std::vector<Arm> arms;
-  for (const int32_t batch : options.batch) {
-    std::vector<int32_t> counts = {0};  // the base always runs: the others are measured against it
-    for (const int32_t count : options.adapters) {
-      if (count > 0 && count <= batch) counts.push_back(count);
-    }
-    for (const int32_t count : counts) {
-      Arm& arm = arms.emplace_back(Arm{.batch = batch, .num_adapters = count});
-      for (int32_t i = 0; i < batch; ++i) {
-        arm.adapter_of_request.push_back(count == 0 ? AdapterId::kBase
-                                                    : (*ids)[static_cast<size_t>(i % count)]);
-      }
-    }
-  }
+  for (const ArmShape& shape : plan->arms) arms.push_back(make_arm(shape, *adapters));
 
   const double read_rate = (*engine)->measure_read_rate();
-  Progress progress;
+  Progress progress;  // takes leave() for failure
   const int64_t total = static_cast<int64_t>(arms.size()) * (options.rounds + 1);
   int64_t done = 0;
   for (int32_t round = -1; round < options.rounds; ++round) {  // round -1 warms up
@@ -271,7 +286,7 @@ void run_bench_decode(BenchOptions options) {
       if (round < 0) arm.step_ms.clear(), arm.round_ms.clear();
     }
   }
-  progress.finish();
+  progress.finish(true);
 
   std::vector<Row> rows;
   const Arm* base = nullptr;
@@ -304,16 +319,18 @@ void add_bench(CLI::App& program) {
   const char* group = "Measurement";
   command->add_option("--batch", options->batch, "Requests that decode together")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str()
       ->group(group);
   command
       ->add_option("--adapters", options->adapters,
-                   "Different adapters in a batch (at most its size); those of --lora first, then "
-                   "random ones")
+                   "Different adapters in a batch, at most its size: those of --lora first, then "
+                   "random ones; the base model is always measured too")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str()
       ->group(group);
-  command->add_option("--rank", options->rank, "Rank of the random adapters")
+  command->add_option("--rank", options->rank, "Rank of the random adapters; --lora has its own")
       ->capture_default_str()
       ->group(group);
   command->add_option("--context", options->context, "Prompt tokens before the measured steps")

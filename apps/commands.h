@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
 
 namespace braid::apps {
 
@@ -13,7 +14,13 @@ void add_inspect(CLI::App& program);
 void add_quantize(CLI::App& program);
 void add_bench(CLI::App& program);
 
-// Prints "braid: MESSAGE" to stderr and leaves the command with `status`.
+// What sets exit status 2: the command line makes no sense, whatever the files hold.
+inline constexpr int kUsage = 2;
+
+// Prints "braid: MESSAGE" to stderr.
+void complain(const std::string& message);
+
+// The same, and leaves the command with `status`.
 [[noreturn]] void leave(const std::string& message, int status = 1);
 
 }  // namespace braid::apps

@@ -1,10 +1,15 @@
 #include "apps/engine_options.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "apps/progress.h"
+#include "apps/terminal.h"
 #include "base/result.h"
 
 namespace braid::apps {
@@ -22,6 +27,19 @@ DummyWeights dummy_weights(const std::string& text) {
   return DummyWeights::kBf16;
 }
 
+// What whoever uses the adapter should hear of it, a line each.
+std::string adapter_notes(const std::string& name, const AdapterReport& report) {
+  std::string notes;
+  if (report.layout_inferred) {
+    notes += fmt::format("braid: adapter \"{}\": read as {} ({})\n", name, report.layout,
+                         fmt::join(report.evidence, "; "));
+  }
+  for (const std::string& warning : report.warnings) {
+    notes += fmt::format("braid: adapter \"{}\": warning: {}\n", name, warning);
+  }
+  return notes;
+}
+
 }  // namespace
 
 void add_engine_options(CLI::App& command, EngineOptions& options) {
@@ -33,6 +51,7 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       .add_option("--lora", options.lora,
                   "A PEFT adapter folder under a name; may be given many times")
       ->type_name("NAME=PATH")
+      ->allow_extra_args(false)
       ->group(adapters);
   command
       .add_option("--lora-expert-layout", options.expert_layout,
@@ -92,24 +111,30 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options) {
   config.load_format = options.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
   config.dummy_weights = dummy_weights(options.dummy_weights);
 
+  auto loras = parse_loras(options.lora);
+  if (!loras) return pass_on(loras, "--lora");
+
   auto progress = std::make_shared<Progress>();
   config.on_progress = [progress](std::string_view what, int64_t done, int64_t total) {
     progress->update(what, done, total);
   };
   auto engine = Engine::open(config);
-  progress->finish();
+  progress->finish(engine.has_value());
   if (!engine) return pass_on(engine);
 
-  int64_t loaded = 0;
-  for (const std::string& text : options.lora) {
-    progress->update("load adapters", loaded++, static_cast<int64_t>(options.lora.size()));
-    auto lora = parse_lora(text);
-    if (!lora) return pass_on(lora, "--lora");
-    auto id =
-        (*engine)->add_adapter(lora->first, lora->second, expert_layout(options.expert_layout));
-    if (!id) return pass_on(id);
+  int64_t num_loaded = 0;
+  std::string notes;  // shown after the progress line
+  for (const auto& [name, folder] : *loras) {
+    progress->update("load adapters", num_loaded++, static_cast<int64_t>(loras->size()));
+    auto id = (*engine)->add_adapter(name, folder, expert_layout(options.expert_layout));
+    if (!id) {
+      progress->finish(false);
+      return pass_on(id);
+    }
+    if (auto report = (*engine)->adapter_report(*id)) notes += adapter_notes(name, *report);
   }
-  progress->finish();
+  progress->finish(true);
+  write_err(printable(notes));
   return engine;
 }
 
@@ -130,13 +155,41 @@ Result<size_t> parse_bytes(const std::string& text) {
   return static_cast<size_t>(value * factor->second);
 }
 
-Result<std::pair<std::string, std::filesystem::path>> parse_lora(const std::string& text) {
+Result<NamedAdapter> parse_lora(const std::string& text) {
   const size_t at = text.find('=');
   if (at == 0 || at == text.npos || at + 1 == text.size()) {
     return fail(ErrorCode::kInvalidArgument,
                 "\"{}\" is not NAME=PATH; write for example sql=adapters/sql", text);
   }
-  return std::pair(text.substr(0, at), std::filesystem::path(text.substr(at + 1)));
+  NamedAdapter adapter = {.name = text.substr(0, at), .folder = text.substr(at + 1)};
+  if (adapter.name == "base") {
+    return fail(ErrorCode::kInvalidArgument,
+                "the name \"base\" in \"{}\" means the model without an adapter; choose another",
+                text);
+  }
+  return adapter;
+}
+
+Result<std::vector<NamedAdapter>> parse_loras(const std::vector<std::string>& texts) {
+  std::vector<NamedAdapter> adapters;
+  for (const std::string& text : texts) {
+    auto adapter = parse_lora(text);
+    if (!adapter) return pass_on(adapter);
+    for (const NamedAdapter& other : adapters) {
+      if (other.name == adapter->name) {
+        return fail(ErrorCode::kInvalidArgument,
+                    "the name \"{}\" is given twice, to {} and {}; names must differ", other.name,
+                    other.folder.string(), adapter->folder.string());
+      }
+    }
+    std::error_code error;
+    if (!std::filesystem::is_directory(adapter->folder, error)) {
+      return fail(ErrorCode::kNotFound, "{}: no such folder, named by \"{}\"",
+                  adapter->folder.string(), text);
+    }
+    adapters.push_back(std::move(*adapter));
+  }
+  return adapters;
 }
 
 }  // namespace braid::apps

@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,9 +24,12 @@ struct EngineOptions {
 // Adds MODEL and the options. `options` must outlive the parse.
 void add_engine_options(CLI::App& command, EngineOptions& options);
 
-// Opens the engine with a progress display and registers the adapters of --lora.
+// Opens the engine with a progress display and registers the adapters of --lora. What can be wrong
+// with the options is found before the model is loaded.
 //
-// Errors  kInvalidArgument for an option that does not parse, those of Engine::open and add_adapter
+// Errors  kInvalidArgument for an option that does not parse, those of parse_loras, Engine::open
+// and
+//         add_adapter
 Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options);
 
 // "1.5GiB", "512MiB", "800kB" or plain bytes.
@@ -35,9 +37,19 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options);
 // Errors  kInvalidArgument
 Result<size_t> parse_bytes(const std::string& text);
 
-// "NAME=PATH".
+struct NamedAdapter {
+  std::string name;
+  std::filesystem::path folder;
+};
+
+// "NAME=PATH". The name "base" is that of the model without an adapter.
 //
 // Errors  kInvalidArgument
-Result<std::pair<std::string, std::filesystem::path>> parse_lora(const std::string& text);
+Result<NamedAdapter> parse_lora(const std::string& text);
+
+// Every --lora.
+//
+// Errors  kInvalidArgument (not NAME=PATH, a name twice)  kNotFound (no such folder)
+Result<std::vector<NamedAdapter>> parse_loras(const std::vector<std::string>& texts);
 
 }  // namespace braid::apps

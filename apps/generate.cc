@@ -4,23 +4,24 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <condition_variable>
-#include <deque>
+#include <algorithm>
 #include <fstream>
 #include <iostream>
-#include <mutex>
-#include <optional>
+#include <system_error>
+#include <utility>
 
 #include "apps/commands.h"
 #include "apps/engine_options.h"
+#include "apps/progress.h"
+#include "apps/request_lines.h"
+#include "apps/sampling_json.h"
+#include "apps/session.h"
 #include "apps/terminal.h"
 #include "base/json.h"
+#include "text/utf8.h"
 
 namespace braid::apps {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct GenerateOptions {
   EngineOptions engine;
@@ -29,368 +30,349 @@ struct GenerateOptions {
   std::string system;
   std::string input;
   std::vector<std::string> adapters;
-  SamplingParams sampling;
-  bool has_temperature = false, has_top_k = false, has_top_p = false, has_repetition = false;
-  int32_t logprobs = -1;
+  std::string template_options = "{}";
+  Json sampling = Json::object();  // what the command line says, for sampling_from_json
   bool json = false;
 };
 
-// One request and what came of it.
-struct Answer {
-  std::string adapter;  // empty: base
-  std::string prompt;   // as people wrote it
-  Request request;
-  std::string text;
-  std::vector<int32_t> tokens;
-  std::vector<TokenLogprob> logprobs;
-  FinishReason reason = FinishReason::kStop;
-  std::string error;
-  int32_t prompt_tokens = 0;
-  int32_t cached_tokens = 0;
-  bool finished = false;
+// What was asked, checked as far as that goes without the model.
+struct Work {
+  std::vector<std::string> adapters;  // that answer --prompt and --chat; empty: the base model
+  Json template_options;
+  std::vector<RequestLine> lines;
 };
 
-std::string shown_name(const Answer& answer) {
-  return answer.adapter.empty() ? "base" : answer.adapter;
+// 128 tokens: enough to see an answer, few enough to wait for.
+SamplingParams over(const SamplingParams& defaults) {
+  SamplingParams sampling = defaults;
+  sampling.max_tokens = 128;
+  return sampling;
 }
 
-Json to_json(const Answer& answer) {
-  Json json = {{"adapter", answer.adapter.empty() ? Json() : Json(answer.adapter)},
-               {"prompt", answer.prompt},
-               {"text", answer.text},
-               {"tokens", answer.tokens},
-               {"finish_reason", name(answer.reason)},
-               {"usage",
-                {{"prompt_tokens", answer.prompt_tokens},
-                 {"cached_tokens", answer.cached_tokens},
-                 {"completion_tokens", answer.tokens.size()}}}};
-  if (!answer.error.empty()) json["error"] = answer.error;
-  for (const TokenLogprob& entry : answer.logprobs) {
-    Json top = Json::array();
-    for (const auto& [token, logprob] : entry.top)
-      top.push_back({{"token", token}, {"logprob", logprob}});
-    json["logprobs"].push_back(
-        {{"token", entry.token}, {"logprob", entry.logprob}, {"rank", entry.rank}, {"top", top}});
+Status check_usage(const GenerateOptions& options) {
+  const bool has_words = !options.prompts.empty() || !options.chats.empty();
+  const auto wrong = [](const char* message) {
+    return fail(ErrorCode::kInvalidArgument, "{}", message);
+  };
+  if (!has_words && options.input.empty())
+    return wrong("nothing to do; give --prompt TEXT, --chat TEXT or --input FILE");
+  if (!has_words && !options.adapters.empty())
+    return wrong("--adapter goes with --prompt and --chat; a line of --input has \"adapter\"");
+  if (!options.system.empty() && options.chats.empty())
+    return wrong("--system goes with --chat; a line of --input has \"messages\"");
+  if (options.template_options != "{}" && options.chats.empty() && options.input.empty())
+    return wrong("--chat-template-kwargs goes with --chat and with messages of --input");
+  for (const auto* texts : {&options.prompts, &options.chats}) {
+    for (const std::string& text : *texts) {
+      if (text::find_broken_utf8(text) != text.npos)
+        return fail(ErrorCode::kInvalidArgument, "\"{}\" is not UTF-8", text);
+    }
   }
-  return json;
+  if (text::find_broken_utf8(options.system) != options.system.npos)
+    return wrong("--system is not UTF-8");
+  return {};
 }
 
-// Runs requests on the engine and gathers their answers.
-class Session {
- public:
-  Session(Engine& engine, const GenerateOptions& options) : engine_(engine), options_(options) {}
+Result<std::vector<RequestLine>> read_input(const std::string& path,
+                                            const SamplingParams& defaults) {
+  if (path.empty()) return std::vector<RequestLine>();
+  if (path == "-") return read_request_lines(std::cin, "stdin", defaults);
+  std::ifstream file(path);
+  if (!file) return fail(ErrorCode::kNotFound, "{}: cannot open for reading", path);
+  return read_request_lines(file, path, defaults);
+}
 
-  // Adds a prompt, as text (after the model's beginning-of-text token) or as chat messages.
-  Status add(const std::string& shown, const std::string& adapter,
-             Result<std::vector<int32_t>> prompt, const SamplingParams& sampling) {
-    if (!prompt) return pass_on(prompt);
-    Answer& answer = answers_.emplace_back();
-    answer.prompt = shown;
-    answer.request.prompt = std::move(*prompt);
-    answer.request.sampling = sampling;
-    if (!adapter.empty() && adapter != "base") {
-      const auto id = engine_.find_adapter(adapter);
-      if (!id) {
-        return fail(ErrorCode::kNotFound, "there is no adapter \"{}\"; name it with --lora {}=PATH",
-                    adapter, adapter);
-      }
-      answer.adapter = adapter;
-      answer.request.adapter = *id;
-    }
-    return {};
+// Mistakes are found here, before minutes of loading.
+Result<Work> plan(const GenerateOptions& options) {
+  auto sampling = sampling_from_json(options.sampling, over({}));
+  if (!sampling) return pass_on(sampling);
+  auto template_options = parse_json(options.template_options);
+  if (!template_options) return pass_on(template_options, "--chat-template-kwargs");
+  if (!template_options->is_object()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--chat-template-kwargs is {}, accepted is an object, as "
+                "{{\"enable_thinking\": false}}",
+                options.template_options);
   }
+  auto lines = read_input(options.input, *sampling);
+  if (!lines) return pass_on(lines);
 
-  // Submits everything and waits for the last event of each. `live` prints text as it comes.
-  Status run(bool live) {
-    begin_ = Clock::now();
-    for (Answer& answer : answers_) {
-      auto id = engine_.submit(answer.request, [this, &answer, live](const TokenEvent& event) {
-        take(answer, event, live);
-      });
-      if (!id) return pass_on(id);
-    }
-    std::unique_lock lock(mutex_);
-    all_finished_.wait(lock, [&] { return num_finished_ == answers_.size(); });
-    seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count();
-    return {};
+  Work work = {.template_options = std::move(*template_options), .lines = std::move(*lines)};
+  for (const std::string& adapter : options.adapters)
+    work.adapters.push_back(adapter == "base" ? "" : adapter);
+  if (work.adapters.empty()) work.adapters.emplace_back();
+
+  auto loras = parse_loras(options.engine.lora);
+  if (!loras) return pass_on(loras, "--lora");
+  const auto check_name = [&](const std::string& name) -> Status {
+    const auto has_name = [&](const NamedAdapter& lora) { return lora.name == name; };
+    if (name.empty() || std::any_of(loras->begin(), loras->end(), has_name)) return {};
+    return fail(ErrorCode::kNotFound, "there is no adapter \"{}\"; name it with --lora {}=PATH",
+                name, name);
+  };
+  for (const std::string& adapter : work.adapters) {
+    if (auto status = check_name(adapter); !status) return pass_on(status);
   }
-
-  const std::deque<Answer>& answers() const { return answers_; }
-
-  std::string summary() const {
-    int64_t prompt = 0, cached = 0, generated = 0;
-    for (const Answer& answer : answers_) {
-      prompt += answer.prompt_tokens;
-      cached += answer.cached_tokens;
-      generated += static_cast<int64_t>(answer.tokens.size());
-    }
-    return fmt::format(
-        "{} request{}, {} prompt tokens ({} cached), {} generated in {:.2f} s: {:.1f} tokens/s",
-        answers_.size(), answers_.size() == 1 ? "" : "s", prompt, cached, generated, seconds_,
-        static_cast<double>(generated) / seconds_);
+  for (const RequestLine& line : work.lines) {
+    if (auto status = check_name(line.adapter); !status) return pass_on(status, line.place);
   }
-
- private:
-  void take(Answer& answer, const TokenEvent& event, bool live) {
-    answer.text += event.text;
-    answer.tokens.insert(answer.tokens.end(), event.tokens.begin(), event.tokens.end());
-    answer.logprobs.insert(answer.logprobs.end(), event.logprobs.begin(), event.logprobs.end());
-    answer.prompt_tokens = event.prompt_tokens;
-    answer.cached_tokens = event.cached_tokens;
-    if (live && !event.text.empty()) {
-      std::cout << printable(event.text) << std::flush;
-    }
-    if (!event.finished) return;
-    answer.reason = event.reason;
-    answer.error = event.error;
-    const std::lock_guard lock(mutex_);
-    answer.finished = true;
-    ++num_finished_;
-    all_finished_.notify_one();
-  }
-
-  Engine& engine_;
-  const GenerateOptions& options_;
-  std::deque<Answer> answers_;  // a deque: callbacks keep references
-  std::mutex mutex_;
-  std::condition_variable all_finished_;
-  size_t num_finished_ = 0;
-  Clock::time_point begin_;
-  double seconds_ = 0;
-};
+  return work;
+}
 
 Result<std::vector<int32_t>> encode_chat(const Engine& engine, const Json& messages,
                                          const Json& options) {
   return engine.apply_chat_template(messages.dump(), options.dump());
 }
 
-// A line of --input: {"prompt": "..."} or {"messages": [...]}, and optionally "adapter",
-// "max_tokens", "temperature", "seed".
-Status add_line(Session& session, const Engine& engine, const std::string& line,
-                SamplingParams sampling) {
-  auto json = parse_json(line);
-  if (!json) return pass_on(json);
-  if (!json->is_object()) return fail(ErrorCode::kInvalidArgument, "not a JSON object");
-  try {
-    for (const auto& [key, value] : json->items()) {
-      if (key == "max_tokens") {
-        sampling.max_tokens = value.get<int32_t>();
-      } else if (key == "temperature") {
-        sampling.temperature = value.get<float>();
-      } else if (key == "seed") {
-        sampling.seed = value.get<uint64_t>();
-      } else if (key != "prompt" && key != "messages" && key != "adapter" &&
-                 key != "chat_template_kwargs") {
-        return fail(ErrorCode::kInvalidArgument,
-                    "unknown key \"{}\"; known are prompt, messages, adapter, max_tokens, "
-                    "temperature, seed "
-                    "and chat_template_kwargs",
-                    key);
-      }
-    }
-    const bool no_adapter = !json->contains("adapter") || (*json)["adapter"].is_null();
-    const std::string adapter = no_adapter ? "" : (*json)["adapter"].get<std::string>();
-    if (json->contains("prompt") == json->contains("messages")) {
-      return fail(ErrorCode::kInvalidArgument, "needs either \"prompt\" or \"messages\"");
-    }
-    if (json->contains("prompt")) {
-      const auto text = (*json)["prompt"].get<std::string>();
-      return session.add(text, adapter, engine.tokenize(text), sampling);
-    }
-    const Json& messages = (*json)["messages"];
-    std::string shown;
-    if (messages.is_array() && !messages.empty() && messages.back().is_object() &&
-        messages.back().contains("content") && messages.back()["content"].is_string()) {
-      shown = messages.back()["content"];
-    }
-    return session.add(
-        shown, adapter,
-        encode_chat(engine, messages, json->value("chat_template_kwargs", Json::object())),
-        sampling);
-  } catch (const Json::exception&) {
-    return fail(
-        ErrorCode::kInvalidArgument,
-        "a value has the wrong type; prompt and adapter are strings, max_tokens and seed integers, "
-        "temperature a number");
-  }
+Status add(Session& session, Answer answer, Result<std::vector<int32_t>> prompt) {
+  if (!prompt) return pass_on(prompt);
+  answer.request.prompt = std::move(*prompt);
+  return session.add(std::move(answer));
 }
 
-Status add_file(Session& session, const Engine& engine, const std::string& path,
-                const SamplingParams& sampling) {
-  std::ifstream file;
-  std::istream* in = &std::cin;
-  if (path != "-") {
-    file.open(path);
-    if (!file) return fail(ErrorCode::kNotFound, "{}: cannot open for reading", path);
-    in = &file;
-  }
-  int number = 0;
-  for (std::string line; std::getline(*in, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    auto added = add_line(session, engine, line, sampling);
-    if (!added) return pass_on(added, fmt::format("{}:{}", path, number));
-  }
-  return {};
+Status add_line(Session& session, const Engine& engine, const RequestLine& line,
+                const Json& template_options, const SamplingParams& defaults) {
+  auto sampling = sampling_from_json(line.sampling, defaults);
+  if (!sampling) return pass_on(sampling);
+  Answer answer = {.place = line.place, .adapter = line.adapter, .prompt = line.prompt};
+  answer.request.sampling = std::move(*sampling);
+  if (line.prompt.is_array())
+    return add(session, std::move(answer), line.prompt.get<std::vector<int32_t>>());
+  if (line.prompt.is_string())
+    return add(session, std::move(answer), engine.tokenize(line.prompt.get<std::string>()));
+  // The last message stands for the conversation.
+  const Json& last = line.messages.back();
+  answer.prompt = last.contains("content") && last["content"].is_string() ? last["content"] : "";
+  Json merged = template_options;
+  merged.update(line.template_options);
+  return add(session, std::move(answer), encode_chat(engine, line.messages, merged));
 }
 
 Status add_all(Session& session, const Engine& engine, const GenerateOptions& options,
-               const SamplingParams& sampling) {
-  std::vector<std::string> adapters = options.adapters;
-  if (adapters.empty()) adapters.push_back("base");
-  for (const std::string& prompt : options.prompts) {
-    for (const std::string& adapter : adapters) {
-      auto added = session.add(prompt, adapter, engine.tokenize(prompt), sampling);
-      if (!added) return added;
+               const Work& work) {
+  auto sampling = sampling_from_json(options.sampling, over(engine.default_sampling()));
+  if (!sampling) return pass_on(sampling);
+  const auto add_text = [&](const std::string& text,
+                            const Result<std::vector<int32_t>>& prompt) -> Status {
+    for (const std::string& adapter : work.adapters) {
+      Answer answer = {.adapter = adapter, .prompt = text};
+      answer.request.sampling = *sampling;
+      if (auto added = add(session, std::move(answer), prompt); !added) return added;
     }
+    return {};
+  };
+  for (const std::string& prompt : options.prompts) {
+    if (auto added = add_text(prompt, engine.tokenize(prompt)); !added) return added;
   }
   for (const std::string& chat : options.chats) {
     Json messages = Json::array();
     if (!options.system.empty())
       messages.push_back({{"role", "system"}, {"content", options.system}});
     messages.push_back({{"role", "user"}, {"content", chat}});
-    for (const std::string& adapter : adapters) {
-      auto added =
-          session.add(chat, adapter, encode_chat(engine, messages, Json::object()), sampling);
-      if (!added) return added;
-    }
+    auto added = add_text(chat, encode_chat(engine, messages, work.template_options));
+    if (!added) return added;
   }
-  if (!options.input.empty()) return add_file(session, engine, options.input, sampling);
+  for (const RequestLine& line : work.lines) {
+    auto added = add_line(session, engine, line, work.template_options, *sampling);
+    if (!added) return pass_on(added, line.place);
+  }
   return {};
 }
 
-// The model's own defaults, with what the command line says over them.
-SamplingParams sampling_of(const Engine& engine, const GenerateOptions& options) {
-  SamplingParams sampling = options.sampling;
-  const SamplingParams defaults = engine.default_sampling();
-  if (!options.has_temperature) sampling.temperature = defaults.temperature;
-  if (!options.has_top_k) sampling.top_k = defaults.top_k;
-  if (!options.has_top_p) sampling.top_p = defaults.top_p;
-  if (!options.has_repetition) sampling.repetition_penalty = defaults.repetition_penalty;
-  if (options.logprobs >= 0) sampling.logprobs = options.logprobs;
-  return sampling;
+// Prints a single answer as its text comes.
+void run_live(Session& session, const Engine& engine) {
+  const auto print_text = [](std::string_view text) { write_out(printable(text)); };
+  const auto print_rest = [&](const Answer& answer) {
+    // What has no text has not been shown yet.
+    const bool is_refused = answer.tokens.empty() && !answer.error.empty();
+    if (is_refused) return;
+    write_out((answer.text.empty() ? shown_reply(answer, engine) : "") + "\n" +
+              render_logprobs(answer, engine));
+  };
+  session.run(print_rest, print_text);
 }
 
-void print_answers(const Session& session, const Terminal& terminal) {
-  const std::string* last_prompt = nullptr;
-  for (const Answer& answer : session.answers()) {
-    if (last_prompt == nullptr || *last_prompt != answer.prompt) {
-      fmt::print("{}{}\n", last_prompt == nullptr ? "" : "\n",
-                 bold(terminal, wrap(printable(answer.prompt), terminal.columns)));
+// Prints each answer when it and all before it are there.
+void run_many(Session& session, const Engine& engine, bool json) {
+  const Terminal terminal = terminal_of(STDOUT_FILENO);
+  Progress progress;  // where answers do not scroll by themselves
+  const auto total = static_cast<int64_t>(session.size());
+  int64_t done = 0;
+  Json last_prompt;
+  if (!terminal.is_tty) progress.update("generate", 0, total);
+  const auto print = [&](const Answer& answer) {
+    if (json) {
+      write_out(to_json(answer).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    } else {
+      std::string heading;
+      if (answer.prompt != last_prompt || done == 0)
+        heading = (done > 0 ? "\n" : "") + render_prompt(answer, terminal);
+      write_out(heading + render_answer(answer, engine, terminal) +
+                render_logprobs(answer, engine));
+      last_prompt = answer.prompt;
     }
-    last_prompt = &answer.prompt;
-    fmt::print("{}\n{}\n", green(terminal, "[" + shown_name(answer) + "]"),
-               wrap(printable(answer.text), terminal.columns));
-    if (!answer.error.empty()) fmt::print("{}\n", red(terminal, printable(answer.error)));
+    ++done;
+    if (!terminal.is_tty) progress.update("generate", done, total);
+  };
+  try {
+    session.run(print);
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::broken_pipe) progress.abandon();
+    throw;
   }
+  progress.finish(true);
 }
 
 void run_generate(const GenerateOptions& options) {
-  if (options.prompts.empty() && options.chats.empty() && options.input.empty()) {
-    leave("nothing to do; give --prompt TEXT, --chat TEXT or --input FILE", 2);
-  }
+  if (auto usage = check_usage(options); !usage) leave(usage.error().message, kUsage);
+  auto work = plan(options);
+  if (!work) leave(work.error().message);
   auto engine = open_engine(options.engine);
   if (!engine) leave(engine.error().message);
-  Session session(**engine, options);
-  auto added = add_all(session, **engine, options, sampling_of(**engine, options));
+  Session session(**engine);
+  auto added = add_all(session, **engine, options, *work);
   if (!added) leave(added.error().message);
+  if (session.size() == 0) leave(fmt::format("{} has no requests", options.input));
 
-  const Terminal terminal = terminal_of(STDOUT_FILENO);
-  const bool live = session.answers().size() == 1 && !options.json;
-  auto ran = session.run(live);
-  if (!ran) leave(ran.error().message);
+  if (session.size() == 1 && !options.json) {
+    run_live(session, **engine);
+  } else {
+    run_many(session, **engine, options.json);
+  }
+  const Terminal terminal = terminal_of(STDERR_FILENO);
+  const std::string summary = printable(session.summary());
+  if (session.num_failed() > 0) leave(summary);
+  write_err(dim(terminal, summary) + "\n");
+}
 
-  bool failed = false;
-  for (const Answer& answer : session.answers()) {
-    if (options.json)
-      fmt::print("{}\n", to_json(answer).dump(-1, ' ', false, Json::error_handler_t::replace));
-    failed |= answer.reason == FinishReason::kError;
+// An option that sets a field of sampling_from_json.
+template <class T>
+void add_field(CLI::App& command, GenerateOptions& options, const std::string& key,
+               const std::string& type, const std::string& help) {
+  std::string flag = "--" + key;
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  CLI::Option* option = command.add_option_function<T>(
+      flag, [&options, key](const T& value) { options.sampling[key] = value; }, help);
+  option->type_name(type)->group("Sampling (defaults are those of the model)");
+  if constexpr (std::is_same_v<T, std::vector<int32_t>>) option->delimiter(',');
+  option->allow_extra_args(false);  // what follows may be MODEL
+}
+
+// "42=-100,7=1.5" as the JSON that the lines of --input have.
+void set_logit_bias(Json& sampling, const std::vector<std::string>& entries) {
+  Json bias = Json::object();
+  for (const std::string& entry : entries) {
+    const size_t at = entry.find('=');
+    auto value = parse_json(at == entry.npos ? "" : std::string_view(entry).substr(at + 1));
+    if (!value || !value->is_number())
+      throw CLI::ValidationError("--logit-bias",
+                                 entry + " is not ID=BIAS; write for example 42=-100");
+    bias[entry.substr(0, at)] = *value;
   }
-  if (live) {
-    fmt::print("\n");
-    const std::string& error = session.answers().front().error;
-    if (!error.empty()) leave(error);
-  } else if (!options.json) {
-    print_answers(session, terminal);
-  }
-  std::fflush(stdout);
-  fmt::print(stderr, "{}\n", dim(terminal_of(STDERR_FILENO), session.summary()));
-  if (failed) throw CLI::RuntimeError(1);
+  sampling["logit_bias"] = bias;
+}
+
+void add_prompt_options(CLI::App& command, GenerateOptions& options) {
+  const char* group = "Prompts";
+  command.add_option("--prompt", options.prompts, "Text to continue; may be given many times")
+      ->type_name("TEXT")
+      ->allow_extra_args(false)
+      ->group(group);
+  command
+      .add_option("--chat", options.chats,
+                  "A user's message, put through the chat template; may be given many times")
+      ->type_name("TEXT")
+      ->allow_extra_args(false)
+      ->group(group);
+  command.add_option("--system", options.system, "System message for --chat")
+      ->type_name("TEXT")
+      ->group(group);
+  command
+      .add_option("--chat-template-kwargs", options.template_options,
+                  "Variables of the chat template, as {\"enable_thinking\": false, \"tools\": "
+                  "[...]}")
+      ->type_name("JSON")
+      ->group(group);
+  command.add_option("--input", options.input, "Requests as JSON lines, see below; - reads stdin")
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_option("--adapter", options.adapters,
+                  "Who answers --prompt and --chat: a name given with --lora, or base; many are "
+                  "answered side by side")
+      ->type_name("NAME")
+      ->allow_extra_args(false)
+      ->group(group);
+}
+
+void add_sampling_options(CLI::App& command, GenerateOptions& options) {
+  const auto number = [&](const char* key, const char* help) {
+    add_field<double>(command, options, key, "NUMBER", help);
+  };
+  const auto integer = [&](const char* key, const char* help) {
+    add_field<int32_t>(command, options, key, "N", help);
+  };
+  integer("max_tokens", "Longest reply [128]");
+  integer("min_tokens", "No end before that many");
+  number("temperature", "0 always picks the most likely token");
+  integer("top_k", "Keep the k most likely tokens; 0 keeps all");
+  number("top_p", "Keep the most likely tokens up to this probability, in (0, 1]");
+  number("min_p", "Drop tokens less likely than this share of the best, in [0, 1]");
+  number("repetition_penalty", "Above 1 discourages tokens of prompt and reply");
+  number("presence_penalty", "On tokens of the reply, in [-2, 2]");
+  number("frequency_penalty", "For each time a token is in the reply, in [-2, 2]");
+  add_field<uint64_t>(command, options, "seed", "N", "The same seed gives the same reply [0]");
+  add_field<std::vector<std::string>>(command, options, "stop", "TEXT",
+                                      "End the reply before this text; may be given many times");
+  add_field<std::vector<int32_t>>(command, options, "stop_token_ids", "ID",
+                                  "End the reply with one of these tokens; commas between");
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--logit-bias",
+          [&options](const std::vector<std::string>& entries) {
+            set_logit_bias(options.sampling, entries);
+          },
+          "Add to a token's logit, in [-100, 100]; commas between")
+      ->type_name("ID=BIAS")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->group("Sampling (defaults are those of the model)");
+  command
+      .add_flag_function(
+          "--ignore-eos", [&options](int64_t) { options.sampling["ignore_eos"] = true; },
+          "Go on past the end token")
+      ->group("Sampling (defaults are those of the model)");
+  integer("logprobs", "Log probability of each token, and that many alternatives, 0 to 20");
+  integer("prompt_logprobs", "The same for the prompt");
 }
 
 }  // namespace
 
 void add_generate(CLI::App& program) {
   auto options = std::make_shared<GenerateOptions>();
-  options->sampling.max_tokens = 128;
   CLI::App* command =
       program.add_subcommand("generate", "Answer prompts with the base model and with adapters");
   command->footer(
-      "\nExamples:\n"
+      "\nA line of --input is a JSON object with \"prompt\" (a text, or an array of token ids) or "
+      "\"messages\",\n"
+      "and optionally \"adapter\", \"tools\", \"chat_template_kwargs\" and any sampling option, "
+      "spelled\n"
+      "\"max_tokens\"; what it does not say, the command line does:\n"
+      "  {\"messages\": [{\"role\": \"user\", \"content\": \"All users?\"}], \"adapter\": \"sql\", "
+      "\"temperature\": 0}\n"
+      "A line that is no such object stops the command before it starts. A request that the engine "
+      "refuses,\n"
+      "say for its length, is answered with an error; the others run, and the exit status is 1.\n\n"
+      "Examples:\n"
       "  braid generate model --prompt \"Once upon a time\" --temperature 0\n"
       "  braid generate model --lora sql=adapters/sql --adapter base --adapter sql --chat \"All "
       "users?\"\n"
       "  braid generate model --lora a=x --lora b=y --input requests.jsonl --json > answers.jsonl");
   add_engine_options(*command, options->engine);
-
-  const char* prompts = "Prompts";
-  command->add_option("--prompt", options->prompts, "Text to continue; may be given many times")
-      ->group(prompts);
-  command->add_option("--chat", options->chats, "A user's message, put through the chat template")
-      ->group(prompts);
-  command->add_option("--system", options->system, "System message for --chat")->group(prompts);
-  command
-      ->add_option("--input", options->input,
-                   "Requests as JSON lines, - for stdin: {\"prompt\" or \"messages\", \"adapter\", "
-                   "\"max_tokens\", ...}")
-      ->type_name("FILE")
-      ->group(prompts);
-  command
-      ->add_option("--adapter", options->adapters,
-                   "Who answers --prompt and --chat: a name given with --lora, or `base`; many are "
-                   "answered side by side")
-      ->group(prompts);
-
-  const char* sampling = "Sampling (defaults are the model's generation_config.json)";
-  SamplingParams& s = options->sampling;
-  command->add_option("--max-tokens", s.max_tokens, "Longest reply")
-      ->capture_default_str()
-      ->group(sampling);
-  command->add_option("--min-tokens", s.min_tokens, "No end before that many")->group(sampling);
-  auto* temperature =
-      command->add_option("--temperature", s.temperature, "0 always picks the most likely token")
-          ->group(sampling);
-  auto* top_k =
-      command->add_option("--top-k", s.top_k, "Keep the k most likely tokens; 0 keeps all")
-          ->group(sampling);
-  auto* top_p =
-      command->add_option("--top-p", s.top_p, "Keep the most likely tokens up to this probability")
-          ->group(sampling);
-  command->add_option("--min-p", s.min_p, "Drop tokens less likely than this share of the best")
-      ->group(sampling);
-  auto* repetition =
-      command
-          ->add_option("--repetition-penalty", s.repetition_penalty, "Above 1 discourages repeats")
-          ->group(sampling);
-  command->add_option("--presence-penalty", s.presence_penalty, "In [-2, 2]")->group(sampling);
-  command->add_option("--frequency-penalty", s.frequency_penalty, "In [-2, 2]")->group(sampling);
-  command->add_option("--seed", s.seed, "The same seed gives the same reply")->group(sampling);
-  command->add_option("--stop", s.stop, "End the reply before this text; may be given many times")
-      ->group(sampling);
-  command->add_flag("--ignore-eos", s.ignore_eos, "Go on past the end token")->group(sampling);
-  command
-      ->add_option("--logprobs", options->logprobs,
-                   "With --json: log probabilities and this many alternatives")
-      ->group(sampling);
-
+  add_prompt_options(*command, *options);
+  add_sampling_options(*command, *options);
   command->add_flag("--json", options->json, "One JSON object an answer instead of text");
-  command->callback([=] {
-    options->has_temperature = temperature->count() > 0;
-    options->has_top_k = top_k->count() > 0;
-    options->has_top_p = top_p->count() > 0;
-    options->has_repetition = repetition->count() > 0;
-    run_generate(*options);
-  });
+  command->callback([=] { run_generate(*options); });
 }
 
 }  // namespace braid::apps

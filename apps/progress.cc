@@ -4,19 +4,18 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 
 namespace braid::apps {
 
 using namespace std::chrono_literals;
 
 Progress::Progress() : terminal_(terminal_of(STDERR_FILENO)) {}
-Progress::~Progress() { finish(); }
+Progress::~Progress() { finish(false); }
 
 void Progress::update(std::string_view what, int64_t done, int64_t total) {
   const auto now = Clock::now();
   if (what != what_) {
-    finish();
+    finish(true);
     what_ = what;
     begin_ = now;
     drawn_ = {};
@@ -34,32 +33,45 @@ void Progress::update(std::string_view what, int64_t done, int64_t total) {
     tenths_drawn_ = tenths;
   }
   drawn_ = now;
-  draw(done, total, false);
+  draw(State::kRunning);
 }
 
-void Progress::draw(int64_t done, int64_t total, bool last) {
+void Progress::draw(State state) {
   const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-  const int percent = total > 0 ? static_cast<int>(std::min(done, total) * 100 / total) : 0;
+  const int reached = total_ > 0 ? static_cast<int>(std::min(done_, total_) * 100 / total_) : 0;
+  // What failed is not complete, even if the last step did it.
+  const int percent = state == State::kDone     ? 100
+                      : state == State::kFailed ? std::min(reached, 99)
+                                                : reached;
   if (!terminal_.is_tty) {
-    if (last) {
-      fmt::print(stderr, "{}: done in {:.1f} s\n", what_, seconds);
-    } else {
-      fmt::print(stderr, "{}: {} %\n", what_, percent);
+    switch (state) {
+      case State::kRunning:
+        return write_err(fmt::format("{}: {} %\n", what_, percent));
+      case State::kDone:
+        return write_err(fmt::format("{}: done in {:.1f} s\n", what_, seconds));
+      case State::kFailed:
+        return write_err(
+            fmt::format("{}: failed at {} % after {:.1f} s\n", what_, percent, seconds));
     }
-    return;
   }
   constexpr int kCells = 30;
-  const int filled = last ? kCells : percent * kCells / 100;
+  const int filled = percent * kCells / 100;
   std::string bar;
   for (int i = 0; i < kCells; ++i) bar += i < filled ? "\xe2\x94\x81" : "\xe2\x94\x80";
-  fmt::print(stderr, "\r\x1b[K{:<14} {} {:>3} %  {:.1f} s{}", what_, green(terminal_, bar),
-             last ? 100 : percent, seconds, last ? "\n" : "");
-  std::fflush(stderr);
+  const bool failed = state == State::kFailed;
+  write_err(fmt::format("\r\x1b[K{:<14} {} {:>3} %  {:.1f} s{}{}", what_,
+                        failed ? red(terminal_, bar) : green(terminal_, bar), percent, seconds,
+                        failed ? "  failed" : "", state == State::kRunning ? "" : "\n"));
 }
 
-void Progress::finish() {
+void Progress::finish(bool ok) {
   if (what_.empty()) return;
-  draw(total_, total_, true);
+  draw(ok ? State::kDone : State::kFailed);
+  what_.clear();
+}
+
+void Progress::abandon() {
+  if (!what_.empty() && terminal_.is_tty) write_err("\n");
   what_.clear();
 }
 

@@ -18,17 +18,23 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // `what` is "load weights", "quantize", ...; a new `what` ends the line of the last one. Cheap to
-  // call often. `total` 0: unknown. From one thread at a time.
+  // `what` is "load weights", "quantize", ...; a new `what` ends the line of the last one as done.
+  // Cheap to call often. `total` 0: unknown. From one thread at a time.
   void update(std::string_view what, int64_t done, int64_t total);
 
-  // Ends the current line. Called by the destructor too.
-  void finish();
+  // Ends the current line: as done, or where the work failed as far as it came. The destructor
+  // takes what is not finished for failed.
+  void finish(bool ok);
+
+  // Ends the current line without a word: nobody waits for the work any more.
+  void abandon();
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  void draw(int64_t done, int64_t total, bool last);
+  enum class State { kRunning, kDone, kFailed };
+
+  void draw(State state);
 
   Terminal terminal_;
   std::string what_;

@@ -29,7 +29,7 @@ void run_quantize(const QuantizeCommand& command) {
   options.num_threads = command.threads;
   options.progress = [&](int64_t done, int64_t total) { progress.update("quantize", done, total); };
   auto report = quantize_checkpoint(command.model, command.out, options);
-  progress.finish();
+  progress.finish(report.has_value());
   if (!report) leave(report.error().message);
 
   double sum = 0;

@@ -5,7 +5,12 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <system_error>
+
+#include "text/utf8.h"
 
 namespace braid::apps {
 namespace {
@@ -42,6 +47,16 @@ Terminal terminal_of(int file_descriptor) {
     terminal.columns = size.ws_col;
   }
   return terminal;
+}
+
+void write_out(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) < text.size() || std::fflush(stdout) != 0)
+    throw std::system_error(errno, std::generic_category(), "cannot write to standard output");
+}
+
+void write_err(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
 }
 
 std::string bold(const Terminal& t, std::string_view text) { return paint(t, "1", text); }
@@ -98,17 +113,17 @@ std::string wrap(std::string_view utf8, int width) {
 std::string printable(std::string_view utf8) {
   std::string out;
   out.reserve(utf8.size());
-  for (size_t i = 0; i < utf8.size(); ++i) {
-    const auto c = static_cast<unsigned char>(utf8[i]);
-    // C1 controls are two bytes in UTF-8: c2 80 .. c2 9f.
-    const bool c1 =
-        c == 0xc2 && i + 1 < utf8.size() && static_cast<unsigned char>(utf8[i + 1]) < 0xa0;
-    if (c1) ++i;
-    if (c1 || c == 0x7f || (c < 0x20 && c != '\n' && c != '\t')) {
-      out += "\xef\xbf\xbd";
+  for (size_t at = 0; at < utf8.size();) {
+    const text::Utf8Unit unit = text::read_utf8(utf8, at);
+    const char32_t c = unit.code_point;
+    const bool control =
+        c == 0x7f || (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x80 && c < 0xa0);  // C1
+    if (unit.kind != text::Utf8Unit::Kind::kChar || control) {
+      out += text::kReplacementChar;
     } else {
-      out += utf8[i];
+      out += utf8.substr(at, static_cast<size_t>(unit.size));
     }
+    at += static_cast<size_t>(unit.size);
   }
   return out;
 }

@@ -16,6 +16,13 @@ struct Terminal {
 
 Terminal terminal_of(int file_descriptor);
 
+// Writes to standard output and flushes it. Throws std::system_error where that fails, with
+// std::errc::broken_pipe when the reader has gone (`braid ... | head`).
+void write_out(std::string_view text);
+
+// Writes to standard error. Failure is ignored: nobody is left to hear of it.
+void write_err(std::string_view text);
+
 // The text in bold, dim, green or red, where the terminal shows colours.
 std::string bold(const Terminal& terminal, std::string_view text);
 std::string dim(const Terminal& terminal, std::string_view text);
@@ -28,7 +35,7 @@ std::string human_bytes(uint64_t bytes);
 // "30.5 B" parameters, "12.3 k" tokens: powers of 1000.
 std::string human_count(uint64_t count);
 
-// Columns a UTF-8 text takes, counting one for each code point that is not combining.
+// Columns a UTF-8 text takes, counting one for each code point.
 int display_width(std::string_view utf8);
 
 // Breaks text into lines of at most `width` columns at spaces where it can; keeps its own line
@@ -36,7 +43,7 @@ int display_width(std::string_view utf8);
 std::string wrap(std::string_view utf8, int width);
 
 // A text from a model or a file as it may be shown: control characters other than line feed and tab
-// become U+FFFD, so that no file can steer the terminal.
+// become U+FFFD, and so do bytes that are not UTF-8, so that no file can steer the terminal.
 std::string printable(std::string_view utf8);
 
 }  // namespace braid::apps

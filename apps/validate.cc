@@ -61,7 +61,7 @@ void add_validate(CLI::App& program) {
       "\nReads every tensor as a server would, but no base weights: a folder with the model's "
       "config.json is\n"
       "enough. Exits 0 when the adapter works, 1 when it does not, with the reason.\n\n"
-      "Example:\n  braid validate adapters/sql --model configs/qwen3-30b-a3b");
+      "Example:\n  braid validate adapters/sql --model configs/Qwen3-30B-A3B");
   app->add_option("ADAPTER", command->adapter,
                   "Folder with adapter_config.json and adapter_model.safetensors")
       ->required();

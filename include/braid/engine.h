@@ -175,7 +175,7 @@ class Engine {
   EngineStats stats() const;
 
   /// The model's generation_config.json over the neutral defaults (temperature, top_k, top_p,
-  /// repetition_penalty); its end tokens always apply unless ignore_eos.
+  /// min_p, repetition_penalty); its end tokens always apply unless ignore_eos.
   SamplingParams default_sampling() const;
 
   int32_t max_context() const;

@@ -71,10 +71,16 @@ def show(answers):
         print()
 
 
+def ranks(row):
+    """The ranks of an arm's adapters: "16", "8-40", or "" for the base model."""
+    low, high = row.get("min_rank"), row.get("max_rank")
+    return "" if not high else str(high) if low == high else f"{low}-{high}"
+
+
 def arm_name(row):
     if not row["adapters"]:
         return "base model"
-    rank = f", rank {row['rank']}" if row.get("rank") else ""
+    rank = f", rank {ranks(row)}" if ranks(row) else ""
     return f"{row['adapters']} adapter{'s' if row['adapters'] != 1 else ''}{rank}"
 
 
@@ -146,7 +152,7 @@ def bench_table(bench):
     for row in bench["rows"]:
         of_base = (f"{100 * row['ratio']:.1f} %", f"{100 * row['floor_ratio']:.1f} %") if row["adapters"] else ("", "")
         cells = (
-            row["batch"], row["adapters"] or "none", row.get("rank") or "", f"{row['tokens_per_s']:.1f}", f"{row['ms_per_step']:.2f}",
+            row["batch"], row["adapters"] or "none", ranks(row), f"{row['tokens_per_s']:.1f}", f"{row['ms_per_step']:.2f}",
             f"{row['ms_p10']:.2f}", f"{row['ms_p90']:.2f}", f"{row['floor_ms']:.2f}", f"{100 * row['floor_share']:.0f} %", *of_base,
         )  # fmt: skip
         out.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")

@@ -1,0 +1,210 @@
+// The program itself, on golden folders: exit statuses, what is written where, and every command's
+// help.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "tests/apps/run_program.h"
+
+namespace braid::test {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+const std::vector<std::vector<std::string>> kCommands = {
+    {}, {"generate"}, {"validate"}, {"inspect"}, {"quantize"}, {"bench"}, {"bench", "decode"}};
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text = "braid";
+  for (const std::string& word : words) text += " " + word;
+  return text;
+}
+
+TEST(Braid, HasHelpForEveryCommand) {
+  for (std::vector<std::string> command : kCommands) {
+    const std::string name = joined(command);
+    command.emplace_back("--help");
+    const auto help = run_braid(command);
+    EXPECT_EQ(help.status, 0) << name;
+    EXPECT_THAT(help.out, HasSubstr("Usage: " + name));
+    EXPECT_EQ(help.err, "");
+    EXPECT_EQ(help.out.find('\x1b'), std::string::npos);
+  }
+  EXPECT_THAT(run_braid({"--version"}).out, HasSubstr("braid 0."));
+}
+
+TEST(Braid, NamesTheHelpOfTheCommandThatWasMeant) {
+  const auto expect = [](const std::vector<std::string>& arguments, const std::string& hint) {
+    const auto result = run_braid(arguments);
+    EXPECT_EQ(result.status, 2) << joined(arguments);
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.err, HasSubstr("Try: " + hint + " --help\n"));
+  };
+  expect({}, "braid");
+  expect({"unheard-of"}, "braid");
+  expect({"validate"}, "braid validate");
+  expect({"bench", "decode"}, "braid bench decode");
+  expect({"inspect", "a", "--unheard-of"}, "braid inspect");
+  expect({"generate", "m", "--max-tokens", "2.9"}, "braid generate");
+  expect({"generate", "m", "--max-tokens", "4294967299"}, "braid generate");
+  expect({"generate", "m", "--logit-bias", "5"}, "braid generate");
+}
+
+TEST(Braid, GoesQuietlyWhenItsReaderHasGone) {
+  const auto inspected = run_braid({"inspect", golden_model()}, {.max_out = 1});
+  EXPECT_EQ(inspected.status, 0);
+  EXPECT_EQ(inspected.err, "");
+  std::string lines;
+  for (int i = 0; i < 1000; ++i)
+    lines += R"({"prompt": [1, 2, 3], "max_tokens": 200})"
+             "\n";
+  const auto generated = run_braid({"generate", golden_model(), "--input", "-", "--json"},
+                                   {.in = lines, .max_out = 1});
+  EXPECT_EQ(generated.status, 0);
+  EXPECT_THAT(generated.err, Not(HasSubstr("bug")));
+  EXPECT_THAT(generated.err, Not(HasSubstr("failed")));
+}
+
+TEST(Braid, FailsWhenItsOutputCannotBeWritten) {
+  const auto result = run_braid({"inspect", golden_model()}, {.out_to = "/dev/full"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("No space left on device"));
+  EXPECT_THAT(result.err, Not(HasSubstr("bug")));
+}
+
+TEST(Braid, PaintsATerminalUnlessToldNotTo) {
+  const std::vector<std::string> arguments = {"generate", golden_model(), "--input", "-", "--json"};
+  const std::string line = R"({"prompt": [1, 2], "max_tokens": 2})";
+  const auto painted =
+      run_braid(arguments, {.in = line, .env = {{"TERM", "xterm"}}, .err_is_terminal = true});
+  EXPECT_EQ(painted.status, 0);
+  EXPECT_THAT(painted.err, HasSubstr("\x1b[32m"));
+  EXPECT_THAT(painted.err, HasSubstr("\x1b[K"));  // redrawn in place
+  const auto plain = run_braid(
+      arguments,
+      {.in = line, .env = {{"TERM", "xterm"}, {"NO_COLOR", "1"}}, .err_is_terminal = true});
+  EXPECT_EQ(plain.status, 0);
+  EXPECT_THAT(plain.err, Not(HasSubstr("\x1b[32m")));
+  const auto piped = run_braid(arguments, {.in = line, .env = {{"TERM", "xterm"}}});
+  EXPECT_EQ(piped.err.find_first_of("\x1b\r"), std::string::npos);
+  EXPECT_THAT(piped.err, HasSubstr("load model: done in"));
+}
+
+TEST(BraidInspect, ShowsModelsAndAdapters) {
+  const auto model = run_braid({"inspect", golden_model()});
+  EXPECT_EQ(model.status, 0);
+  EXPECT_THAT(model.out, HasSubstr("Qwen3MoeForCausalLM, 2 layers"));
+  const auto json = run_braid({"inspect", golden_model(), "--json"});
+  EXPECT_TRUE(parse_json(json.out).has_value()) << json.out;
+  const auto adapter = run_braid({"inspect", golden_adapter("tinker")});
+  EXPECT_EQ(adapter.status, 0);
+  EXPECT_THAT(adapter.out, HasSubstr("braid validate "));
+  const auto none = run_braid({"inspect", "/not/there"});
+  EXPECT_EQ(none.status, 1);
+  EXPECT_THAT(none.err, HasSubstr("braid: /not/there"));
+}
+
+TEST(BraidInspect, TakesAFolderWithOnlyAConfig) {
+  for (const char* config : {"Qwen3-30B-A3B", "Mixtral-8x7B"}) {
+    const auto result = run_braid({"inspect", std::string(BRAID_SOURCE_DIR "/configs/") + config});
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_THAT(result.out, HasSubstr("No weights in this folder"));
+  }
+}
+
+TEST(BraidValidate, SaysWhetherAnAdapterWorks) {
+  const auto works = run_braid({"validate", golden_adapter("tinker"), "--model", golden_model()});
+  EXPECT_EQ(works.status, 0);
+  EXPECT_THAT(works.out, HasSubstr("works with"));
+  const auto json =
+      run_braid({"validate", golden_adapter("tinker"), "--model", golden_model(), "--json"});
+  EXPECT_EQ(parse_json(json.out).value()["valid"], true);
+
+  const std::vector<std::string> other = {"validate", golden_adapter("tinker"), "--model",
+                                          golden_model("mixtral_bf16")};
+  const auto fails = run_braid(other);
+  EXPECT_EQ(fails.status, 1);
+  EXPECT_THAT(fails.err, HasSubstr("cannot be used with"));
+  auto with_json = other;
+  with_json.emplace_back("--json");
+  const auto fails_json = run_braid(with_json);
+  EXPECT_EQ(fails_json.status, 1);
+  EXPECT_EQ(parse_json(fails_json.out).value()["valid"], false);
+}
+
+TEST(BraidQuantize, WritesAModelThatGenerates) {
+  const TemporaryFolder folder;
+  const std::string out = (folder.path() / "fp8").string();
+  const auto made = run_braid({"quantize", golden_model(), "--format", "fp8", "--out", out});
+  EXPECT_EQ(made.status, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("relative error"));
+  EXPECT_THAT(made.err, HasSubstr("quantize: done"));
+  const auto used = run_braid({"generate", out, "--input", "-", "--json"},
+                              {.in = R"({"prompt": [1, 2, 3], "max_tokens": 3})"});
+  EXPECT_EQ(used.status, 0) << used.err;
+}
+
+TEST(BraidQuantize, SaysNothingOfDoneWhenItFails) {
+  const TemporaryFolder folder;
+  folder.write("taken", "x");
+  const auto taken =
+      run_braid({"quantize", golden_model(), "--format", "fp8", "--out", folder.path().string()});
+  EXPECT_EQ(taken.status, 1);
+  EXPECT_THAT(taken.err, Not(HasSubstr("done")));
+  EXPECT_THAT(taken.err, HasSubstr(folder.path().string()));
+}
+
+TEST(BraidBench, LabelsAdaptersWithTheirOwnRanks) {
+  const TemporaryFolder folder;
+  const std::string file = (folder.path() / "bench.json").string();
+  const auto result = run_braid({"bench",
+                                 "decode",
+                                 golden_model(),
+                                 "--lora",
+                                 "a=" + golden_adapter("vlm_prefix_r1"),
+                                 "--lora",
+                                 "b=" + golden_adapter("rslora_r40"),
+                                 "--batch",
+                                 "1,2",
+                                 "--adapters",
+                                 "1,2",
+                                 "--rank",
+                                 "16",
+                                 "--rounds",
+                                 "1",
+                                 "--steps",
+                                 "2",
+                                 "--context",
+                                 "4",
+                                 "--json",
+                                 file});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("1-40"));
+  EXPECT_THAT(result.err, HasSubstr("--adapters 2 left out at --batch 1"));
+  const Json rows = read_json_file(file).value()["rows"];
+  ASSERT_EQ(rows.size(), 5u);
+  EXPECT_TRUE(rows[0]["min_rank"].is_null());
+  EXPECT_EQ(rows[1]["min_rank"], 1);
+  EXPECT_EQ(rows[1]["max_rank"], 1);
+  EXPECT_EQ(rows[4]["adapters"], 2);
+  EXPECT_EQ(rows[4]["min_rank"], 1);
+  EXPECT_EQ(rows[4]["max_rank"], 40);
+}
+
+TEST(BraidBench, RefusesWhatItCannotRun) {
+  const auto none =
+      run_braid({"bench", "decode", golden_model(), "--batch", "1", "--adapters", "8"});
+  EXPECT_EQ(none.status, 2);
+  EXPECT_THAT(none.err, HasSubstr("leaves nothing to compare"));
+  // Every request of the batch is refused for its length: none may be left running.
+  const auto too_long = run_braid(
+      {"bench", "decode", golden_model(), "--batch", "8", "--adapters", "0", "--steps", "400"});
+  EXPECT_EQ(too_long.status, 1);
+  EXPECT_THAT(too_long.err, HasSubstr("bench decode: failed at 0 %"));
+  EXPECT_THAT(too_long.err, HasSubstr("the context is 256 tokens"));
+}
+
+}  // namespace
+}  // namespace braid::test
