@@ -199,16 +199,37 @@ Result<std::vector<PatternEntry>> patterns(const Json& json, const char* name, b
   return entries;
 }
 
-Result<std::vector<std::string>> strings(const Json& json, const char* key, bool or_text) {
+Result<std::vector<std::string>> strings(const Json& json, const char* key) {
   std::vector<std::string> out;
   const auto it = json.find(key);
-  if (it == json.end() || it->is_null() || (or_text && it->is_string())) return out;
+  if (it == json.end() || it->is_null()) return out;
   bool good = it->is_array();
   if (good) good = std::ranges::all_of(*it, [](const Json& item) { return item.is_string(); });
   if (!good) {
     return fail(ErrorCode::kCorrupt, "{} is {}, need a list of names", key, show(*it));
   }
   for (const Json& item : *it) out.push_back(item.get<std::string>());
+  return out;
+}
+
+bool is_text(const Json& json, const char* key) {
+  const auto it = json.find(key);
+  return it != json.end() && it->is_string();
+}
+
+// A number stands for a list of one.
+Result<std::vector<int64_t>> layer_numbers(const Json& json, const char* key) {
+  std::vector<int64_t> out;
+  const auto it = json.find(key);
+  if (it == json.end() || it->is_null()) return out;
+  const Json list = it->is_array() ? *it : Json::array({*it});
+  for (const Json& item : list) {
+    if (!item.is_number_integer() || item < 0 || item > (1 << 30)) {
+      return fail(ErrorCode::kCorrupt, "{} is {}, need a layer's number or a list of them", key,
+                  show(*it));
+    }
+    out.push_back(item.get<int64_t>());
+  }
   return out;
 }
 
@@ -219,6 +240,33 @@ Result<std::string> text_or_empty(const Json& json, const char* key) {
     return fail(ErrorCode::kCorrupt, "{} is {}, need a text", key, show(*it));
   }
   return it->get<std::string>();
+}
+
+Status read_targets(const Json& json, LoraConfig& config) {
+  struct Target {
+    const char* key;
+    std::vector<std::string>* list;
+    std::string* text;  // null: a text is not allowed
+  };
+  std::string pattern;  // one layers_pattern
+  for (const auto& [key, list, text] :
+       {Target{"target_modules", &config.target_modules, &config.target_modules_regex},
+        Target{"exclude_modules", &config.exclude_modules, &config.exclude_modules_regex},
+        Target{"layers_pattern", &config.layers_pattern, &pattern},
+        Target{"target_parameters", &config.target_parameters, nullptr}}) {
+    if (text != nullptr && is_text(json, key)) {
+      *text = json[key].get<std::string>();
+      continue;
+    }
+    auto names = strings(json, key);
+    if (!names) return pass_on(names);
+    *list = std::move(*names);
+  }
+  if (!pattern.empty()) config.layers_pattern = {pattern};
+  auto layers = layer_numbers(json, "layers_to_transform");
+  if (!layers) return pass_on(layers);
+  config.layers_to_transform = std::move(*layers);
+  return {};
 }
 
 // A key no PEFT up to 0.21 writes. One that looks like a switch of the arithmetic is refused, the
@@ -302,12 +350,7 @@ Result<LoraConfig> parse_lora_config(std::string_view text) {
   if (!alphas) return pass_on(alphas);
   config.rank_pattern = std::move(*ranks);
   config.alpha_pattern = std::move(*alphas);
-  auto modules = strings(json, "target_modules", /*or_text=*/true);
-  if (!modules) return pass_on(modules);
-  config.target_modules = std::move(*modules);
-  auto parameters = strings(json, "target_parameters", /*or_text=*/false);
-  if (!parameters) return pass_on(parameters);
-  config.target_parameters = std::move(*parameters);
+  if (auto ok = read_targets(json, config); !ok) return pass_on(ok);
   auto version = text_or_empty(json, "peft_version");
   if (!version) return pass_on(version);
   config.peft_version = std::move(*version);

@@ -25,9 +25,15 @@ struct LoraConfig {
   bool use_rslora = false;
   std::vector<PatternEntry> rank_pattern;   // in the order of the file: the first match counts
   std::vector<PatternEntry> alpha_pattern;  // likewise
-  std::vector<std::string> target_modules;  // empty when it is a regular expression or absent
+  std::string base_model_name_or_path;      // "" when absent
+
+  // What was trained, for comparison with the tensors; empty when absent. A text instead of a list
+  // is a regular expression.
+  std::vector<std::string> target_modules, exclude_modules;
+  std::string target_modules_regex, exclude_modules_regex;
   std::vector<std::string> target_parameters;
-  std::string base_model_name_or_path;  // "" when absent
+  std::vector<int64_t> layers_to_transform;
+  std::vector<std::string> layers_pattern;
 
   // Evidence about the writer, for the column order of 3-D expert factors.
   std::string peft_version;    // "" when absent

@@ -5,7 +5,7 @@
 #include <tuple>
 #include <utility>
 
-#include "adapter/expert_layout.h"
+#include "adapter/target_check.h"
 #include "base/check.h"
 
 namespace braid {
@@ -17,15 +17,6 @@ bool is_expert(LoraModule module) {
 
 bool is_dense_mlp(LoraModule module) {
   return module >= LoraModule::kGateProj && module <= LoraModule::kGateUpProj;
-}
-
-tl::unexpected<Error> wrong_shape(const std::string& tensor, const Shape& shape,
-                                  const std::string& need) {
-  return fail(
-      ErrorCode::kInvalidArgument,
-      "tensor {} has shape {}, this base model needs {}; was the adapter trained on another "
-      "model?",
-      tensor, to_string(shape), need);
 }
 
 // The matrix or matrices of a module, in the order of the rows of its B.
@@ -64,7 +55,7 @@ std::vector<int32_t> matrices_of(LoraModule module) {
     case LoraModule::kEmbedding:
       return {other(LoraMatrix::kEmbedding)};
     case LoraModule::kExpertParameter:
-      break;  // shapes decide; plan_parameters() names gate_up or down instead
+      break;  // shapes decide; plan_parameter() names gate_up or down instead
   }
   BRAID_UNREACHABLE(static_cast<int>(module));
 }
@@ -86,7 +77,7 @@ Status LoraPlan::build(const std::map<std::string, TensorView>& tensors, FactorS
     if (!ok) return ok;
   }
   if (auto ok = plan_parameters(); !ok) return ok;
-  cross_check_targets();
+  cross_check();
   return {};
 }
 
@@ -99,7 +90,7 @@ Status LoraPlan::collect(const std::map<std::string, TensorView>& tensors) {
   }
   for (const auto& [key, pair] : tensors_) {
     if (pair.a.view && pair.b.view) continue;
-    const Half& there = pair.a.view ? pair.a : pair.b;
+    const NamedTensor& there = pair.a.view ? pair.a : pair.b;
     return fail(ErrorCode::kCorrupt,
                 "tensor {} has no partner: the lora_{} of {} is missing from the file", *there.name,
                 pair.a.view ? "B" : "A", pair.name.trained_name);
@@ -123,7 +114,7 @@ Status LoraPlan::collect_one(const std::string& tensor, const TensorView& view) 
   }
   num_parameters_ += num_elements(view.shape);
   TensorPair& pair = tensors_[{name->module, name->layer, name->expert, name->nesting}];
-  Half& half = name->part == LoraTensorPart::kA ? pair.a : pair.b;
+  NamedTensor& half = name->part == LoraTensorPart::kA ? pair.a : pair.b;
   if (half.view) {
     return fail(ErrorCode::kCorrupt,
                 "tensors {} and {} are the same factor under two names, need one of them",
@@ -226,17 +217,17 @@ Status LoraPlan::plan_matrix(const TensorPair& pair) {
   const std::string lead =
       for_all_experts ? fmt::format("[1 or {}, ", num_experts) : std::string("[");
   if (!leads(a) || a.back() != in) {
-    return wrong_shape(*pair.a.name, a, fmt::format("{}rank, {}]", lead, in));
+    return wrong_shape(pair.a, fmt::format("{}rank, {}]", lead, in));
   }
   if (!leads(b) || b[b.size() - 2] != out) {
-    return wrong_shape(*pair.b.name, b, fmt::format("{}{}, rank]", lead, out));
+    return wrong_shape(pair.b, fmt::format("{}{}, rank]", lead, out));
   }
   const int64_t rank = a[a.size() - 2];
   if (b.back() != rank) {
     return fail(ErrorCode::kCorrupt, "tensor {} has rank {}, but tensor {} has rank {}",
                 *pair.a.name, rank, *pair.b.name, b.back());
   }
-  auto scaling = find_scaling(pair, rank, "");
+  auto scaling = find_scaling(pair, rank);
   if (!scaling) return pass_on(scaling);
 
   const int64_t num_a = a.size() == 3 ? a[0] : 1, num_b = b.size() == 3 ? b[0] : 1;
@@ -288,16 +279,16 @@ Status LoraPlan::plan_embedding(const TensorPair& pair) {
   const Shape &a = pair.a.view->shape, &b = pair.b.view->shape;
   const int64_t vocab = model_.vocab_size, hidden = model_.hidden_size;
   if (a.size() != 2 || a[1] != vocab) {
-    return wrong_shape(*pair.a.name, a, fmt::format("[rank, {}]", vocab));
+    return wrong_shape(pair.a, fmt::format("[rank, {}]", vocab));
   }
   if (b.size() != 2 || b[0] != hidden) {
-    return wrong_shape(*pair.b.name, b, fmt::format("[{}, rank]", hidden));
+    return wrong_shape(pair.b, fmt::format("[{}, rank]", hidden));
   }
   if (a[0] != b[1]) {
     return fail(ErrorCode::kCorrupt, "tensor {} has rank {}, but tensor {} has rank {}",
                 *pair.a.name, a[0], *pair.b.name, b[1]);
   }
-  auto scaling = find_scaling(pair, a[0], "");
+  auto scaling = find_scaling(pair, a[0]);
   if (!scaling) return pass_on(scaling);
   const LoraSite site = {-1, static_cast<int32_t>(LoraMatrix::kEmbedding), -1};
   const FactorView a_t = {.tensor = pair.a.view,
@@ -318,52 +309,22 @@ Status LoraPlan::plan_embedding(const TensorPair& pair) {
 // Finds out per pair which parameter it is, then for the whole file how it is to be read: one
 // writer wrote it all.
 Status LoraPlan::plan_parameters() {
-  std::vector<ParameterPair> parameters;
+  std::vector<std::pair<TensorPair*, ExpertParameter>> parameters;
   ParameterShapes shapes;
-  const int64_t num_experts = model_.num_experts;
-  const int64_t hidden = model_.hidden_size, expert = model_.moe_intermediate_size;
-  for (const auto& [key, pair] : tensors_) {
+  for (auto& [key, pair] : tensors_) {
     if (pair.name.module != LoraModule::kExpertParameter) continue;
-    const Shape &a = pair.a.view->shape, &b = pair.b.view->shape;
-    const std::string need = fmt::format(
-        "[{0} rank, in] with lora_B [out, {0} rank], (in, out) = ({1}, {2}) for gate_up_proj or "
-        "({3}, {1}) for down_proj, or swapped",
-        num_experts, hidden, 2 * expert, expert);
-    if (a.size() != 2 || b.size() != 2) {
-      const Half& odd = a.size() != 2 ? pair.a : pair.b;
-      return wrong_shape(*odd.name, odd.view->shape, need);
-    }
-    if (a[0] != b[1]) {
-      return fail(ErrorCode::kCorrupt, "tensor {} has {} rows, but tensor {} has {} columns",
-                  *pair.a.name, a[0], *pair.b.name, b[1]);
-    }
-    if (a[0] % num_experts != 0) {
+    auto parameter = recognise_parameter(pair.a, pair.b, model_);
+    if (!parameter) return pass_on(parameter);
+    pair.parameter = parameter->name();
+    if (parameter->swapped && shapes.swapped && *shapes.swapped != *parameter->swapped) {
       return fail(ErrorCode::kInvalidArgument,
-                  "tensor {} has {} rows, need a multiple of the base model's {} experts",
-                  *pair.a.name, a[0], num_experts);
+                  "tensor {} has in and out {}, but other 3-D expert factors of the file do not; "
+                  "the evidence conflicts, save the adapter anew with one version of PEFT",
+                  *pair.a.name, *parameter->swapped ? "swapped" : "in place");
     }
-    const auto is = [&](int64_t in, int64_t out) { return a[1] == in && b[0] == out; };
-    const bool gate_up = is(hidden, 2 * expert), gate_up_swapped = is(2 * expert, hidden);
-    const bool down = is(expert, hidden), down_swapped = is(hidden, expert);
-    if (!gate_up && !gate_up_swapped && !down && !down_swapped) {
-      return wrong_shape(*pair.a.name, a, need + fmt::format(" (lora_B is {})", to_string(b)));
-    }
-    const bool normal = gate_up || down, swapped = gate_up_swapped || down_swapped;
-    if (normal != swapped) {
-      if (shapes.swapped && *shapes.swapped != swapped) {
-        return fail(ErrorCode::kInvalidArgument,
-                    "tensor {} has in and out {}, but other 3-D expert factors of the file do not; "
-                    "the evidence conflicts, save the adapter anew with one version of PEFT",
-                    *pair.a.name, swapped ? "swapped" : "in place");
-      }
-      shapes.swapped = swapped;
-    }
-    const int64_t rank = a[0] / num_experts;
-    shapes.order_is_visible |= rank > 1 && num_experts > 1;
-    parameters.push_back(
-        {.pair = &pair,
-         .parameter = gate_up || gate_up_swapped ? Parameter::kGateUp : Parameter::kDown,
-         .rank = static_cast<int32_t>(rank)});
+    if (parameter->swapped) shapes.swapped = parameter->swapped;
+    shapes.order_is_visible |= parameter->rank > 1 && model_.num_experts > 1;
+    parameters.emplace_back(&pair, *parameter);
   }
   if (parameters.empty()) return {};
 
@@ -374,42 +335,22 @@ Status LoraPlan::plan_parameters() {
                               reading->grouped ? "grouped columns" : "PEFT columns"));
   std::ranges::move(reading->evidence, std::back_inserter(evidence_));
   std::ranges::move(reading->warnings, std::back_inserter(warnings_));
-  for (const ParameterPair& parameter : parameters) {
-    if (auto ok = plan_parameter(parameter, reading->swapped, reading->grouped); !ok) return ok;
+  for (const auto& [pair, parameter] : parameters) {
+    if (auto ok = plan_parameter(*pair, parameter, *reading); !ok) return ok;
   }
   return {};
 }
 
-// Delta of expert e = B[:, columns of e] * A[rows of e]; of a swapped pair the transpose of that.
-Status LoraPlan::plan_parameter(const ParameterPair& parameter, bool swapped, bool grouped) {
-  const TensorPair& pair = *parameter.pair;
-  const bool is_gate_up = parameter.parameter == Parameter::kGateUp;
-  const LoraModule module =
-      is_gate_up ? LoraModule::kExpertGateUpProj : LoraModule::kExpertDownProj;
-  auto scaling = find_scaling(pair, parameter.rank, is_gate_up ? "gate_up_proj" : "down_proj");
+Status LoraPlan::plan_parameter(const TensorPair& pair, const ExpertParameter& parameter,
+                                const ParameterReading& reading) {
+  auto scaling = find_scaling(pair, parameter.rank);
   if (!scaling) return pass_on(scaling);
-  const int64_t rank = parameter.rank, num_experts = model_.num_experts;
-  const int64_t a_width = pair.a.view->shape[1], num_columns = rank * num_experts;
-  for (int32_t e = 0; e < num_experts; ++e) {
-    // A's rows of this expert, as they lie: [rank, a_width].
-    const FactorView rows = {.tensor = pair.a.view,
-                             .name = pair.a.name,
-                             .offset = e * rank * a_width,
-                             .row_stride = a_width,
-                             .col_stride = 1,
-                             .rows = scaling->rank,
-                             .cols = static_cast<int32_t>(a_width)};
-    // B's columns of this expert, transposed: [rank, b_height].
-    const FactorView columns = {.tensor = pair.b.view,
-                                .name = pair.b.name,
-                                .offset = grouped ? e * rank : e,
-                                .row_stride = grouped ? 1 : num_experts,
-                                .col_stride = num_columns,
-                                .rows = scaling->rank,
-                                .cols = static_cast<int32_t>(pair.b.view->shape[0])};
-    auto ok = swapped ? plan_parts(pair, module, e, columns, rows, *scaling)
-                      : plan_parts(pair, module, e, rows, columns, *scaling);
-    if (!ok) return ok;
+  const LoraModule module =
+      parameter.is_gate_up ? LoraModule::kExpertGateUpProj : LoraModule::kExpertDownProj;
+  for (int32_t e = 0; e < model_.num_experts; ++e) {
+    const auto [a, b_t] =
+        factors_of_expert(parameter, e, model_.num_experts, reading.swapped, reading.grouped);
+    if (auto ok = plan_parts(pair, module, e, a, b_t, *scaling); !ok) return ok;
   }
   return {};
 }
@@ -430,13 +371,13 @@ Status LoraPlan::put(const LoraSite& site, const FactorView& a, const FactorView
 }
 
 // The rank the config gives must be the tensor's: if they differ, alpha / rank has two meanings.
-Result<LoraPlan::Scaling> LoraPlan::find_scaling(const TensorPair& pair, int64_t rank,
-                                                 const std::string& parameter) {
+Result<LoraPlan::Scaling> LoraPlan::find_scaling(const TensorPair& pair, int64_t rank) {
   if (rank > options_.max_lora_rank) {
     return fail(ErrorCode::kInvalidArgument,
                 "tensor {} has rank {}, ranks up to max_lora_rank = {} are accepted", *pair.a.name,
                 rank, options_.max_lora_rank);
   }
+  const std::string& parameter = pair.parameter;
   std::vector<std::string> spellings;
   for (std::string name : {pair.name.trained_name, "model." + pair.name.plain_name}) {
     while (!parameter.empty() && name.ends_with(".base_layer")) name.resize(name.size() - 11);
@@ -464,40 +405,16 @@ Result<LoraPlan::Scaling> LoraPlan::find_scaling(const TensorPair& pair, int64_t
   return Scaling{static_cast<int32_t>(rank), static_cast<float>(scaling)};
 }
 
-// The tensors decide what is adapted; the config's list is only compared with them.
-void LoraPlan::cross_check_targets() {
-  const auto is_end_of = [](const std::string& name, const std::string& end) {
-    return name == end || name.ends_with("." + end);
-  };
-  for (const std::string& target : config_.target_modules) {
-    const bool found = std::ranges::any_of(tensors_, [&](const auto& entry) {
-      return is_end_of(entry.second.name.trained_name, target);
-    });
-    if (!found) {
-      warnings_.push_back(fmt::format("target_modules names {}, but the file has no factors for it",
-                                      target.substr(0, 120)));
-    }
-  }
-  if (config_.target_modules.empty()) return;
-  std::set<std::string> unnamed;
+// The tensors decide what is adapted; the config is only compared with them.
+void LoraPlan::cross_check() {
+  std::vector<TrainedModule> modules;
   for (const auto& [key, pair] : tensors_) {
-    if (pair.name.module == LoraModule::kExpertParameter) continue;
-    const std::string& trained = pair.name.trained_name;
-    const bool named =
-        std::ranges::any_of(
-            config_.target_modules,
-            [&](const std::string& target) { return is_end_of(trained, target); }) ||
-        std::ranges::any_of(config_.target_parameters, [&](const std::string& target) {
-          return is_end_of(trained + ".weight", target);
-        });
-    if (!named) unnamed.insert(trained.substr(trained.rfind('.') + 1));
+    modules.push_back({.name = pair.name.trained_name,
+                       .plain_name = pair.name.plain_name,
+                       .layer = pair.name.layer,
+                       .parameter = pair.parameter});
   }
-  for (const std::string& name : unnamed) {
-    warnings_.push_back(
-        fmt::format("the file has factors for {}, which target_modules does not name; they are "
-                    "applied",
-                    name));
-  }
+  std::ranges::move(cross_check_targets(config_, modules), std::back_inserter(warnings_));
 }
 
 }  // namespace braid

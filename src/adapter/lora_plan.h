@@ -10,9 +10,12 @@
 #include <tuple>
 #include <vector>
 
+#include "adapter/expert_layout.h"
+#include "adapter/expert_parameter.h"
 #include "adapter/factor_store.h"
 #include "adapter/lora_config.h"
 #include "adapter/lora_tensor_name.h"
+#include "adapter/named_tensor.h"
 #include "adapter/pattern_table.h"
 #include "adapter/peft_reader.h"
 #include "base/result.h"
@@ -67,13 +70,10 @@ class LoraPlan {
   int64_t num_parameters() const { return num_parameters_; }
 
  private:
-  struct Half {
-    const TensorView* view = nullptr;
-    const std::string* name = nullptr;
-  };
   struct TensorPair {
     LoraTensorName name;
-    Half a, b;
+    NamedTensor a, b;
+    std::string parameter;  // of 3-D factors, once known: "gate_up_proj" or "down_proj"
   };
   struct Size {
     int64_t in = 0, out = 0;
@@ -81,12 +81,6 @@ class LoraPlan {
   struct Scaling {
     int32_t rank = 0;
     float scaling = 0;
-  };
-  enum class Parameter { kGateUp, kDown };
-  struct ParameterPair {
-    const TensorPair* pair = nullptr;
-    Parameter parameter = Parameter::kDown;
-    int32_t rank = 0;  // per expert
   };
   using Key = std::tuple<LoraModule, int32_t, int32_t, int32_t>;
 
@@ -100,13 +94,14 @@ class LoraPlan {
   Status plan_matrix(const TensorPair& pair);
   Status plan_embedding(const TensorPair& pair);
   Status plan_parameters();
-  Status plan_parameter(const ParameterPair& parameter, bool swapped, bool grouped);
+  Status plan_parameter(const TensorPair& pair, const ExpertParameter& parameter,
+                        const ParameterReading& reading);
   Status plan_parts(const TensorPair& pair, LoraModule module, int32_t expert, const FactorView& a,
                     const FactorView& b_t, const Scaling& scaling);
   Status put(const LoraSite& site, const FactorView& a, const FactorView& b, const Scaling& scaling,
              const std::string* tensor);
-  Result<Scaling> find_scaling(const TensorPair& pair, int64_t rank, const std::string& parameter);
-  void cross_check_targets();
+  Result<Scaling> find_scaling(const TensorPair& pair, int64_t rank);
+  void cross_check();
 
   const ModelConfig& model_;
   const LoraConfig& config_;

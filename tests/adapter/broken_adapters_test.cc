@@ -117,6 +117,16 @@ std::vector<BrokenCase> config_cases() {
        "\"model.layers.0.self_attn.k_proj\"; write a simpler key"},
       {"target_modules", set_key("target_modules", {1}), kCorrupt,
        file + "target_modules is [1], need a list of names"},
+      {"exclude_modules", set_key("exclude_modules", {{"q_proj", 1}}), kCorrupt,
+       file + "exclude_modules is {\"q_proj\":1}, need a list of names"},
+      {"target_parameters", set_key("target_parameters", "mlp.experts.down_proj"), kCorrupt,
+       file + "target_parameters is \"mlp.experts.down_proj\", need a list of names"},
+      {"layers_pattern", set_key("layers_pattern", 3), kCorrupt,
+       file + "layers_pattern is 3, need a list of names"},
+      {"layers_to_transform", set_key("layers_to_transform", {0, "1"}), kCorrupt,
+       file + "layers_to_transform is [0,\"1\"], need a layer's number or a list of them"},
+      {"layers_to_transform_negative", set_key("layers_to_transform", -1), kCorrupt,
+       file + "layers_to_transform is -1, need a layer's number or a list of them"},
       {"unknown_switch", set_key("use_something", true), kUnsupported,
        file +
            "\"use_something\" = true is not known to this build and may change the result; remove "
