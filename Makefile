@@ -23,7 +23,9 @@ sanitize:
 
 build:
 	@tools/bootstrap.sh
-	@cmake --preset release >/dev/null
+	@mkdir -p build
+	@cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@sed -n '/^-- Braid:/p' build/configure.log
 	@cmake --build --preset release
 
 lint:

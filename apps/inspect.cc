@@ -75,7 +75,11 @@ void add_inspect(CLI::App& program) {
   auto command = std::make_shared<InspectCommand>();
   CLI::App* app = program.add_subcommand("inspect", "What a checkpoint or an adapter folder holds");
   app->footer(
-      "\nA folder with only a config.json is enough: formats are then what the config announces.");
+      "\nA folder with only a config.json is enough: formats are then what the config "
+      "announces.\n\n"
+      "Examples:\n"
+      "  braid inspect configs/Qwen3-30B-A3B\n"
+      "  braid inspect adapters/sql");
   app->add_option("FOLDER", command->folder, "Checkpoint or adapter folder")->required();
   app->add_flag("--json", command->json, "JSON instead of a table");
   app->callback([=] { run_inspect(*command); });

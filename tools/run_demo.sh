@@ -10,6 +10,7 @@ model=build/demo/smollm2-moe
 
 mkdir -p build
 cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+sed -n '/^-- Braid:/p' build/configure.log # CUDA found or not
 cmake --build --preset release
 "$python" tools/demo/make_model.py --out "$model"
 for format in fp8 nvfp4; do

@@ -36,6 +36,7 @@ unit_tests() {
 
 part "lint" tools/lint.sh
 part "build" build dev
+sed -n '/^-- Braid:/p' "$logs/build.log" # CUDA found or not
 part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
 part "tokenizer goldens" "$python" tools/goldens/make_tokenizers.py --out build/test-data/tokenizer
 part "unit tests" unit_tests

@@ -31,6 +31,9 @@ TEST(Braid, HasHelpForEveryCommand) {
     EXPECT_THAT(help.out, HasSubstr("Usage: " + name));
     EXPECT_EQ(help.err, "");
     EXPECT_EQ(help.out.find('\x1b'), std::string::npos);
+    // Groups of commands list them, commands have examples.
+    const bool is_group = name == "braid" || name == "braid bench";
+    EXPECT_THAT(help.out, HasSubstr(is_group ? "Subcommands:" : "Example"));
   }
   EXPECT_THAT(run_braid({"--version"}).out, HasSubstr("braid 0."));
 }
