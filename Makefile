@@ -3,8 +3,8 @@
 
 help:
 	@echo 'make demo    build, make the demo model, answer with many adapters, measure, write out/report.html'
-	@echo 'make test    what CI runs: unit and golden tests, lint'
-	@echo 'make sanitize  fuzz targets, and the engine under the address and thread sanitizers'
+	@echo 'make test    unit and golden tests, fuzz targets, lint'
+	@echo 'make sanitize  tests of the engine under the address and thread sanitizers'
 	@echo 'make build   only the command, at build/release/braid'
 	@echo 'make lint    layers, format, links (part of make test)'
 	@echo 'make clean   remove build/ and out/'

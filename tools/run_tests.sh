@@ -4,34 +4,28 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
-jobs=$(nproc)
-logs=build/test-logs
-mkdir -p "$logs"
-# Objects are found again in the cache wherever the checkout lies.
-export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
-
-# part NAME COMMAND...: quiet when it succeeds, the end of its output when it does not.
-part() {
-  local name=$1 begin=$SECONDS log
-  shift
-  log="$logs/${name// /-}.log"
-  if "$@" >"$log" 2>&1; then
-    printf '%-28s ok  %4d s\n' "$name" $((SECONDS - begin))
-  else
-    printf '%-28s FAILED after %d s\n' "$name" $((SECONDS - begin))
-    tail -n 60 "$log"
-    exit 1
-  fi
-}
-
-build() { # PRESET TARGETS...
-  local preset=$1
-  shift
-  cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "$jobs" ${1:+--target "$@"}
-}
+. tools/parts.sh
 
 unit_tests() {
   ctest --test-dir build/dev --output-on-failure --parallel "$jobs" --no-tests=error
+}
+
+mapfile -t fuzzed < <(basename -a -s _fuzz.cc tests/fuzz/*_fuzz.cc)
+
+fuzz_one() { # NAME: 20 s on the seeds of the repository, new finds are kept out of it
+  local corpus
+  corpus=$(mktemp -d)
+  cp -r "tests/fuzz/corpus/$1/." "$corpus"
+  "build/fuzz/tests/fuzz/$1_fuzz" -max_total_time=20 -timeout=10 -rss_limit_mb=2048 \
+    -print_final_stats=1 -artifact_prefix="$logs/$1-" "$corpus" >"$logs/fuzz-$1.log" 2>&1 ||
+    { tail -n 60 "$logs/fuzz-$1.log"; return 1; }
+  rm -rf "$corpus"
+}
+export -f fuzz_one
+export logs
+
+fuzz_all() {
+  printf '%s\n' "${fuzzed[@]}" | xargs -P "$jobs" -I{} bash -c 'fuzz_one {}'
 }
 
 part "lint" tools/lint.sh
@@ -40,6 +34,8 @@ sed -n '/^-- Braid:/p' "$logs/build.log" # CUDA found or not
 part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
 part "tokenizer goldens" "$python" tools/goldens/make_tokenizers.py --out build/test-data/tokenizer
 part "unit tests" unit_tests
+part "build fuzz targets" build fuzz "${fuzzed[@]/%/_fuzz}"
+part "fuzz ${#fuzzed[@]} targets" fuzz_all
 skipped=$(grep -c '\*\*\*Skipped' "$logs/unit-tests.log" || true)
 if [ "$skipped" -gt 0 ]; then
   echo "skipped tests:"
