@@ -59,12 +59,13 @@ TEST(Braid, GoesQuietlyWhenItsReaderHasGone) {
   const auto inspected = run_braid({"inspect", golden_model()}, {.max_out = 1});
   EXPECT_EQ(inspected.status, 0);
   EXPECT_EQ(inspected.err, "");
+  // Short requests end while long ones run: those must not be waited for.
   std::string lines;
-  for (int i = 0; i < 1000; ++i)
-    lines += R"({"prompt": [1, 2, 3], "max_tokens": 200})"
-             "\n";
-  const auto generated = run_braid({"generate", golden_model(), "--input", "-", "--json"},
-                                   {.in = lines, .max_out = 1});
+  for (int i = 0; i < 60; ++i)
+    lines += Json({{"prompt", {1, 2, 3}}, {"max_tokens", i < 20 ? 1 + i : 250}}).dump() + "\n";
+  const auto generated =
+      run_braid({"generate", golden_model(), "--input", "-", "--json", "--threads", "1"},
+                {.in = lines, .max_out = 1});
   EXPECT_EQ(generated.status, 0);
   EXPECT_THAT(generated.err, Not(HasSubstr("bug")));
   EXPECT_THAT(generated.err, Not(HasSubstr("failed")));
@@ -78,7 +79,8 @@ TEST(Braid, FailsWhenItsOutputCannotBeWritten) {
 }
 
 TEST(Braid, PaintsATerminalUnlessToldNotTo) {
-  const std::vector<std::string> arguments = {"generate", golden_model(), "--input", "-", "--json"};
+  const std::vector<std::string> arguments = {"generate", golden_model(), "--input", "-",
+                                              "--json",   "--threads",    "1"};
   const std::string line = R"({"prompt": [1, 2], "max_tokens": 2})";
   const auto painted =
       run_braid(arguments, {.in = line, .env = {{"TERM", "xterm"}}, .err_is_terminal = true});
@@ -144,7 +146,7 @@ TEST(BraidQuantize, WritesAModelThatGenerates) {
   EXPECT_EQ(made.status, 0) << made.err;
   EXPECT_THAT(made.out, HasSubstr("relative error"));
   EXPECT_THAT(made.err, HasSubstr("quantize: done"));
-  const auto used = run_braid({"generate", out, "--input", "-", "--json"},
+  const auto used = run_braid({"generate", out, "--input", "-", "--json", "--threads", "1"},
                               {.in = R"({"prompt": [1, 2, 3], "max_tokens": 3})"});
   EXPECT_EQ(used.status, 0) << used.err;
 }
@@ -178,9 +180,11 @@ TEST(BraidBench, LabelsAdaptersWithTheirOwnRanks) {
                                  "--rounds",
                                  "1",
                                  "--steps",
-                                 "2",
+                                 "24",
                                  "--context",
                                  "4",
+                                 "--threads",
+                                 "1",
                                  "--json",
                                  file});
   ASSERT_EQ(result.status, 0) << result.err;
@@ -202,8 +206,8 @@ TEST(BraidBench, RefusesWhatItCannotRun) {
   EXPECT_EQ(none.status, 2);
   EXPECT_THAT(none.err, HasSubstr("leaves nothing to compare"));
   // Every request of the batch is refused for its length: none may be left running.
-  const auto too_long = run_braid(
-      {"bench", "decode", golden_model(), "--batch", "8", "--adapters", "0", "--steps", "400"});
+  const auto too_long = run_braid({"bench", "decode", golden_model(), "--batch", "8", "--adapters",
+                                   "0", "--steps", "400", "--threads", "1"});
   EXPECT_EQ(too_long.status, 1);
   EXPECT_THAT(too_long.err, HasSubstr("bench decode: failed at 0 %"));
   EXPECT_THAT(too_long.err, HasSubstr("the context is 256 tokens"));

@@ -14,7 +14,8 @@ using testing::Not;
 
 // `generate` on the golden model with these lines as --input.
 ProgramResult generate_lines(const std::string& lines, std::vector<std::string> options = {}) {
-  std::vector<std::string> arguments = {"generate", golden_model(), "--input", "-", "--json"};
+  std::vector<std::string> arguments = {"generate", golden_model(), "--input", "-",
+                                        "--json",   "--threads",    "1"};
   arguments.insert(arguments.end(), options.begin(), options.end());
   return run_braid(arguments, {.in = lines});
 }
@@ -24,7 +25,8 @@ class TextModel : public testing::Test {
   TextModel() { make_text_model(folder_); }
 
   ProgramResult generate(std::vector<std::string> options, const std::string& in = {}) {
-    std::vector<std::string> arguments = {"generate", folder_.path().string(), "--max-tokens", "8"};
+    std::vector<std::string> arguments = {
+        "generate", folder_.path().string(), "--max-tokens", "8", "--threads", "1"};
     arguments.insert(arguments.end(), options.begin(), options.end());
     return run_braid(arguments, {.in = in});
   }
