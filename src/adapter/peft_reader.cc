@@ -186,7 +186,7 @@ Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelCo
   out.report.warnings = config->warnings;
   const std::string trained_on = base_model_name(config->base_model_name_or_path);
   const std::string served = base_model_name(options.base_model_name);
-  if (!trained_on.empty() && !served.empty() && trained_on != served) {
+  if (!trained_on.empty() && !served.empty() && !is_same_base_model(trained_on, served)) {
     out.report.warnings.push_back(fmt::format(
         "base_model_name_or_path is \"{}\", this base model is \"{}\"", trained_on, served));
   }
@@ -216,6 +216,18 @@ std::string base_model_name(std::string name) {
     return name.substr(name.rfind("--") + 2);
   }
   return name.substr(name.rfind('/') + 1);
+}
+
+bool is_same_base_model(const std::string& a, const std::string& b) {
+  const auto plain = [](std::string name) {
+    std::ranges::transform(name, name.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+    for (const std::string_view format : {"-fp8", "-nvfp4", "-fp4", "-bf16"}) {
+      if (name.ends_with(format)) return name.substr(0, name.size() - format.size());
+    }
+    return name;
+  };
+  return plain(a) == plain(b);
 }
 
 Result<AdapterAndReport> read_adapter(const std::filesystem::path& folder,

@@ -34,6 +34,10 @@ struct AdapterAndReport {
 // cache (".../models--org--name/snapshots/REVISION").
 std::string base_model_name(std::string name_or_path);
 
+// Whether two such names are of one model: without regard to case, nor to a weight format at the
+// end ("-FP8", "-NVFP4"), which does not change what an adapter was trained on.
+bool is_same_base_model(const std::string& a, const std::string& b);
+
 // Reads a PEFT LoRA folder (adapter_config.json + adapter_model.safetensors) for a base model of
 // this config. Every tensor of the file is applied, or the read fails naming it, its value and what
 // helps.

@@ -44,6 +44,15 @@ TEST(BaseModelName, IsTheSameInEveryPlace) {
   EXPECT_EQ(base_model_name("/my-models--old/Qwen3-30B-A3B"), "Qwen3-30B-A3B");
 }
 
+TEST(BaseModelName, IsOfOneModelInEveryWeightFormat) {
+  EXPECT_TRUE(is_same_base_model("Qwen3-30B-A3B", "qwen3-30b-a3b"));
+  EXPECT_TRUE(is_same_base_model("Qwen3-30B-A3B", "Qwen3-30B-A3B-FP8"));
+  EXPECT_TRUE(is_same_base_model("Qwen3-30B-A3B-NVFP4", "Qwen3-30B-A3B-FP8"));
+  EXPECT_FALSE(is_same_base_model("Qwen3-30B-A3B", "Qwen3-30B-A3B-Instruct-2507"));
+  EXPECT_FALSE(is_same_base_model("Qwen3-30B-A3B", "Qwen3-30B-A3BFP8"));
+  EXPECT_FALSE(is_same_base_model("a", "b"));
+}
+
 TEST(RenderAdapterReport, SaysWhatWasFoundAndWhy) {
   const AdapterReport report = {.layout = "per-expert 2-D",
                                 .evidence = {"keys name each expert, so nothing is ambiguous"},

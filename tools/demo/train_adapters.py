@@ -126,7 +126,7 @@ def save(model, name, folder):
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = "SmolLM2-135M-Instruct as a mixture of 8 experts"
+    config["base_model_name_or_path"] = "smollm2-moe"
     for key in ("target_modules", "target_parameters"):
         config[key] = sorted(config[key]) if isinstance(config[key], list) else config[key]
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
