@@ -3,7 +3,7 @@
 // and batch: time of all layers, GB/s of weights, share of the read rate, and the ratio with one
 // adapter a token.
 //
-//     braid_cpu_bench [threads] [rank]
+//     braid_cpu_bench [threads] [rank] [largest batch]
 
 #include <fmt/format.h>
 
@@ -80,7 +80,7 @@ struct Layer {
   std::vector<const ExpertLora*> lora_of_slot;           // [slots]
 };
 
-void run(int32_t num_threads, int32_t rank) {
+void run(int32_t num_threads, int32_t rank, int32_t largest_batch) {
   cpu::ThreadPool pool(num_threads);
   const ops::Context context = {.pool = &pool};
   const double read_rate = cpu::measure_read_rate(pool);
@@ -145,6 +145,7 @@ void run(int32_t num_threads, int32_t rank) {
           2 * weight_bytes(format, kHidden, kHidden) + 2 * weight_bytes(format, kKvWidth, kHidden);
     }
     for (const int32_t tokens : {1, 2, 4, 8, 16, 64}) {
+      if (tokens > largest_batch) continue;
       const auto problem = [&](const WeightMatrix& w, const std::vector<LoraPair>& lora, float* out,
                                bool with_lora) {
         return kernels::LinearParams{.x = x.data(),
@@ -205,5 +206,6 @@ void run(int32_t num_threads, int32_t rank) {
 }  // namespace braid
 
 int main(int argc, char** argv) {
-  braid::run(argc > 1 ? std::atoi(argv[1]) : 2, argc > 2 ? std::atoi(argv[2]) : 8);
+  braid::run(argc > 1 ? std::atoi(argv[1]) : 2, argc > 2 ? std::atoi(argv[2]) : 8,
+             argc > 3 ? std::atoi(argv[3]) : 64);
 }

@@ -2,7 +2,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/gemm.cc"
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -19,6 +18,33 @@
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
 
+using FourLanes = hn::FixedTag<float, 4>;
+
+// The sum of a vector's 128-bit blocks.
+template <class DV>
+HWY_INLINE hn::Vec<FourLanes> sum_of_blocks(DV /*d*/, hn::Vec<DV> v) {
+  if constexpr (hn::MaxLanes(DV()) <= 4) {
+    return v;
+  } else {
+    const hn::Half<DV> half;
+    return sum_of_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
+// The sums of the lanes of four vectors, with a third of the shuffles of four separate sums. Each
+// is added in the same order whichever of the four it is.
+HWY_INLINE hn::Vec<FourLanes> sums_of_lanes(V a, V b, V c, V e) {
+  static_assert(kTileRows == 4);
+  const D d;
+  const hn::Repartition<double, D> pairs;
+  const auto ab =
+      hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce =
+      hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  return sum_of_blocks(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
+                                  hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))));
+}
+
 // Where a tile's rows lie and how they are scaled.
 template <class Row>
 struct RowBlock {
@@ -27,6 +53,17 @@ struct RowBlock {
   const float* scales = nullptr;  // one for each kBlockCols columns, for all rows; or null
 };
 
+// Rows read side by side are no stream to the hardware, so the tile after the next is fetched into
+// the second-level cache while this one is multiplied, in the order of its addresses: twice as fast
+// as fetching it in the order of its use. Past the matrix this is a harmless hint.
+constexpr int64_t kTilesAhead = 2;
+
+HWY_INLINE void prefetch(const void* data, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += 64) {
+    __builtin_prefetch(static_cast<const uint8_t*>(data) + line, 0, 2);
+  }
+}
+
 // kRows rows times kTokens tokens. An element's sum runs over its columns in order, one partial sum
 // a lane, each weight decoded and scaled before its product; the lanes are added at the end.
 // Nothing in it depends on kRows, kTokens or where the row is read from, so an element has the same
@@ -34,8 +71,8 @@ struct RowBlock {
 //
 // x [kTokens]; y of token t, row r goes to out[t * out_stride + r].
 template <class Row, int kRows, int kTokens>
-HWY_INLINE void tile(const RowBlock<Row>& w, const float* const* x, int64_t cols, float* out,
-                     int64_t out_stride) {
+HWY_NOINLINE void tile(const RowBlock<Row>& w, const float* const* x, int64_t cols, float* out,
+                       int64_t out_stride) {
   const D d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   V sum[kRows][kTokens];
@@ -43,18 +80,12 @@ HWY_INLINE void tile(const RowBlock<Row>& w, const float* const* x, int64_t cols
     for (int t = 0; t < kTokens; ++t) sum[r][t] = hn::Zero(d);
   }
   const bool has_scale = w.scales != nullptr;
+  const auto* ahead = w.data + kTilesAhead * kRows * w.row_stride;
   for (int64_t begin = 0, block = 0; begin < cols; begin += kBlockCols, ++block) {
     const int64_t end = std::min(cols, begin + kBlockCols);
     if constexpr (!std::is_same_v<Row, F32Row>) {
-      // Rows are short, so the hardware sees no stream in a tile; the next tile's rows are fetched
-      // here. Behind the matrix this is a harmless hint.
-      for (int r = 0; r < kRows; ++r) {
-        const auto* next =
-            reinterpret_cast<const uint8_t*>(w.data + (kRows + r) * w.row_stride + begin);
-        for (size_t line = 0; line < kBlockCols * sizeof(typename Row::Element); line += 64) {
-          hwy::Prefetch(next + line);
-        }
-      }
+      prefetch(ahead, kRows * kBlockCols * sizeof(typename Row::Element));
+      ahead += kRows * kBlockCols;
     }
     const V scale = hn::Set(d, has_scale ? w.scales[block] : 1.0f);
     const auto scaled = [&](V v) {
@@ -80,9 +111,15 @@ HWY_INLINE void tile(const RowBlock<Row>& w, const float* const* x, int64_t cols
       }
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kTokens; ++t) {
-      out[t * out_stride + r] = hn::GetLane(hn::SumOfLanes(d, sum[r][t]));
+  for (int t = 0; t < kTokens; ++t) {
+    float* y = out + t * out_stride;
+    if constexpr (kRows == kTileRows) {
+      hn::StoreU(sums_of_lanes(sum[0][t], sum[1][t], sum[2][t], sum[3][t]), FourLanes(), y);
+    } else {
+      for (int r = 0; r < kRows; ++r) {
+        const V s = sum[r][t];
+        y[r] = hn::GetLane(sums_of_lanes(s, s, s, s));
+      }
     }
   }
 }
@@ -297,6 +334,21 @@ void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int64_t row_end
                        float* panel) {
   HWY_DYNAMIC_DISPATCH(rows_times_tokens_impl)
   (w, row_begin, row_end, x, num_tokens, out, out_stride, panel);
+}
+
+void prefetch_rows(const Bf16* rows, int64_t num_rows, int64_t cols) {
+  const auto bytes =
+      static_cast<int64_t>(sizeof(Bf16)) * std::min<int64_t>(num_rows, 2 * kTileRows) * cols;
+  for (int64_t line = 0; line < bytes; line += 64) {
+    __builtin_prefetch(reinterpret_cast<const uint8_t*>(rows) + line, 0, 2);
+  }
+}
+
+void prefetch_expand(const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin, int64_t end) {
+  for (int64_t r = 0; r < rank; ++r) {
+    const Bf16* row = b_t + r * out_size;
+    for (int64_t o = begin; o < end; o += 32) __builtin_prefetch(row + o, 0, 2);
+  }
 }
 
 void expand(const float* s, const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin,

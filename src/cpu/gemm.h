@@ -26,6 +26,13 @@ inline size_t panel_floats(const WeightMatrix& w) {
   return static_cast<size_t>(kTileRows * w.cols + w.cols / kBlockCols + 1);
 }
 
+// Fetches into the second-level cache what rows_times_tokens cannot fetch ahead of itself: the
+// first tiles of a matrix with rows of `cols` elements.
+void prefetch_rows(const Bf16* rows, int64_t num_rows, int64_t cols);
+
+// The same for expand, whose rows of b_t are short and far apart.
+void prefetch_expand(const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin, int64_t end);
+
 // LoRA's expand: y[o - begin] += sum_r s[r] b_t[r, o] for outputs [begin, end) of b_t
 // [rank, out_size]. Each output's sum runs over r in order.
 void expand(const float* s, const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin,

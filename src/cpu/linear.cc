@@ -10,10 +10,6 @@
 namespace braid::cpu {
 namespace {
 
-// Rows a thread takes at a time: small enough to share out a matrix of a few hundred rows, and to
-// keep a chunk's outputs of many tokens near.
-constexpr int64_t kChunkRows = 32;
-
 // Tokens of one adapter that one chunk of shrink work takes.
 constexpr int32_t kShrinkTokens = 32;
 
@@ -81,19 +77,28 @@ void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
     for (int32_t t = 0; t < problems[i].num_tokens; ++t)
       rows_of_x[i].push_back(problems[i].x + t * problems[i].x_stride);
   }
+  int64_t num_rows = 0;
+  for (const kernels::LinearParams& p : problems) num_rows += p.w.rows;
+  const int64_t chunk_rows = pool.chunk_rows(num_rows);
   std::vector<int64_t> first_chunk(problems.size() + 1, 0);
   for (size_t i = 0; i < problems.size(); ++i) {
     const bool empty = problems[i].num_tokens == 0;
     first_chunk[i + 1] =
-        first_chunk[i] + (empty ? 0 : (problems[i].w.rows + kChunkRows - 1) / kChunkRows);
+        first_chunk[i] + (empty ? 0 : (problems[i].w.rows + chunk_rows - 1) / chunk_rows);
   }
   pool.parallel_for(first_chunk.back(), [&](int64_t chunk, int32_t thread) {
     const size_t i = static_cast<size_t>(
         std::upper_bound(first_chunk.begin(), first_chunk.end(), chunk) - first_chunk.begin() - 1);
     const kernels::LinearParams& p = problems[i];
-    const int64_t begin = (chunk - first_chunk[i]) * kChunkRows;
-    const int64_t end = std::min<int64_t>(p.w.rows, begin + kChunkRows);
+    const int64_t begin = (chunk - first_chunk[i]) * chunk_rows;
+    const int64_t end = std::min<int64_t>(p.w.rows, begin + chunk_rows);
     float* panel = pool.scratch(thread, panel_floats(p.w));
+    for (int32_t t = 0; strides[i] > 0 && t < p.num_tokens; ++t) {
+      const int32_t slot = p.adapter_slot_of_token[t];
+      if (slot == kNoAdapter) continue;
+      const LoraPair& lora = p.lora_of_slot[slot];
+      prefetch_expand(lora.b_t, lora.rank, p.w.rows, begin, end);
+    }
     rows_times_tokens(p.w, begin, end, rows_of_x[i].data(), p.num_tokens, p.y + begin, p.y_stride,
                       panel);
     if (strides[i] == 0) return;

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/aligned.h"
 #include "cpu/adapter_runs.h"
 #include "cpu/elementwise.h"
 #include "cpu/gemm.h"
@@ -12,8 +13,6 @@
 namespace braid::cpu {
 namespace {
 
-constexpr int64_t kGateUpRows = 32;  // of gate, and as many of up, a chunk
-constexpr int64_t kDownRows = 32;
 constexpr int32_t kShrinkPairs = 32;
 
 // The pairs of a step sorted by (expert, adapter). A place is a pair's index in that order;
@@ -125,6 +124,8 @@ class MoeStep {
         static_cast<int64_t>(sorted_.runs.size()), [&](int64_t chunk, int32_t thread) {
           const SortedPairs::Run& run = sorted_.runs[static_cast<size_t>(chunk)];
           const ExpertLora& pair = lora(run.places.slot, run.expert);
+          prefetch_rows(pair.gate.a, pair.gate.rank, p_.hidden_size);
+          prefetch_rows(pair.up.a, pair.up.rank, p_.hidden_size);
           shrink(thread, run.places, pair.gate, p_.hidden_size, x_of_place_, s_gate_);
           const bool same_a = pair.gate.a == pair.up.a && pair.gate.rank == pair.up.rank &&
                               pair.gate.scaling == pair.up.scaling;
@@ -147,6 +148,17 @@ class MoeStep {
                        });
   }
 
+  void prefetch_places(const SortedPairs::Expert& e, LoraPair ExpertLora::*which, int64_t rows,
+                       int64_t begin, int64_t end) {
+    if (stride_ == 0) return;
+    for (int32_t place = e.begin; place < e.end; ++place) {
+      const int32_t slot = slot_of_place_[static_cast<size_t>(place)];
+      if (slot == kNoAdapter) continue;
+      const LoraPair& pair = lora(slot, e.expert).*which;
+      prefetch_expand(pair.b_t, pair.rank, rows, begin, end);
+    }
+  }
+
   // Adds the delta of each adapted place of an expert to y [places, stride].
   void expand_places(const SortedPairs::Expert& e, LoraPair ExpertLora::*which,
                      const std::vector<float>& s, int64_t rows, int64_t begin, int64_t end,
@@ -164,12 +176,13 @@ class MoeStep {
 
   void gate_up() {
     const int64_t width = p_.moe_intermediate_size;
-    const int64_t chunks_each = (width + kGateUpRows - 1) / kGateUpRows;
     const auto num_experts = static_cast<int64_t>(sorted_.experts.size());
+    const int64_t chunk_rows = pool_.chunk_rows(num_experts * width);  // of gate, and as many of up
+    const int64_t chunks_each = (width + chunk_rows - 1) / chunk_rows;
     pool_.parallel_for(num_experts * chunks_each, [&](int64_t chunk, int32_t thread) {
       const SortedPairs::Expert& e = sorted_.experts[static_cast<size_t>(chunk / chunks_each)];
-      const int64_t begin = chunk % chunks_each * kGateUpRows,
-                    end = std::min(width, begin + kGateUpRows);
+      const int64_t begin = chunk % chunks_each * chunk_rows,
+                    end = std::min(width, begin + chunk_rows);
       const kernels::ExpertWeights& w = p_.experts[e.expert];
       const int64_t count = e.end - e.begin, rows = end - begin;
       const size_t panel_size = std::max(panel_floats(w.gate), panel_floats(w.up));
@@ -177,6 +190,8 @@ class MoeStep {
       float* gate = panel + panel_size;
       float* up = gate + count * rows;
       const float* const* x = x_of_place_.data() + e.begin;
+      prefetch_places(e, &ExpertLora::gate, width, begin, end);
+      prefetch_places(e, &ExpertLora::up, width, begin, end);
       rows_times_tokens(w.gate, begin, end, x, count, gate, rows, panel);
       rows_times_tokens(w.up, begin, end, x, count, up, rows, panel);
       expand_places(e, &ExpertLora::gate, s_gate_, width, begin, end, gate, rows);
@@ -190,8 +205,9 @@ class MoeStep {
 
   void down() {
     const int64_t hidden = p_.hidden_size;
-    pool_.parallel_for((hidden + kDownRows - 1) / kDownRows, [&](int64_t chunk, int32_t thread) {
-      const int64_t begin = chunk * kDownRows, end = std::min(hidden, begin + kDownRows),
+    const int64_t chunk_rows = pool_.chunk_rows(hidden);
+    pool_.parallel_for((hidden + chunk_rows - 1) / chunk_rows, [&](int64_t chunk, int32_t thread) {
+      const int64_t begin = chunk * chunk_rows, end = std::min(hidden, begin + chunk_rows),
                     rows = end - begin;
       for (int32_t t = 0; t < p_.num_tokens; ++t)
         std::fill_n(p_.y + t * hidden + begin, rows, 0.0f);
@@ -201,6 +217,7 @@ class MoeStep {
         const int64_t count = e.end - e.begin;
         float* panel = pool_.scratch(thread, panel_floats(w) + static_cast<size_t>(count * rows));
         float* part = panel + panel_floats(w);
+        prefetch_places(e, &ExpertLora::down, hidden, begin, end);
         rows_times_tokens(w, begin, end, z_of_place_.data() + e.begin, count, part, rows, panel);
         expand_places(e, &ExpertLora::down, s_down_, hidden, begin, end, part, rows);
         for (int64_t i = 0; i < count; ++i) {
@@ -220,7 +237,7 @@ class MoeStep {
   ThreadPool& pool_;
   const kernels::MoeParams& p_;
   SortedPairs sorted_;
-  std::vector<float> z_;                       // [places, moe_intermediate_size]
+  AlignedVector<float> z_;                     // [places, moe_intermediate_size]
   std::vector<const float*> x_of_place_;       // [places]
   std::vector<const float*> z_of_place_;       // [places]
   std::vector<int32_t> slot_of_place_;         // [places]

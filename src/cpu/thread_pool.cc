@@ -33,7 +33,7 @@ ThreadPool::~ThreadPool() {
 }
 
 float* ThreadPool::scratch(int32_t thread, size_t count) {
-  std::vector<float>& buffer = scratch_[static_cast<size_t>(thread)];
+  AlignedVector<float>& buffer = scratch_[static_cast<size_t>(thread)];
   if (buffer.size() < count) buffer.resize(count);
   return buffer.data();
 }

@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/aligned.h"
+
 namespace braid::cpu {
 
 // Threads that run the chunks of one loop at a time. The caller takes part; the others spin for a
@@ -22,6 +24,13 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int32_t num_threads() const { return static_cast<int32_t>(workers_.size()) + 1; }
+
+  // Rows of a chunk where rows are shared out: about four chunks a thread, within 32 and 128 rows,
+  // so that chunks balance and each still runs along enough of its memory.
+  int64_t chunk_rows(int64_t num_rows) const {
+    const int64_t wanted = num_rows / (4 * num_threads()) / 32 * 32;
+    return wanted < 32 ? 32 : wanted > 128 ? 128 : wanted;
+  }
 
   // body(chunk, thread) for each chunk in [0, num_chunks), thread in [0, num_threads); returns when
   // all are done. From one caller at a time, not from inside a body. The first exception a body
@@ -40,7 +49,8 @@ class ThreadPool {
          .num_chunks = num_chunks});
   }
 
-  // Scratch of a thread, at least `count` floats, contents undefined; valid until its next call.
+  // Scratch of a thread, at least `count` floats from a cache line on, contents undefined; valid
+  // until its next call.
   float* scratch(int32_t thread, size_t count);
 
  private:
@@ -61,8 +71,8 @@ class ThreadPool {
   std::atomic<int32_t> num_sleeping_ = 0;
   std::atomic<bool> stop_ = false;
   std::atomic<bool> failed_ = false;
-  std::exception_ptr failure_;               // written by the one that sets failed_
-  std::vector<std::vector<float>> scratch_;  // [num_threads]
+  std::exception_ptr failure_;                 // written by the one that sets failed_
+  std::vector<AlignedVector<float>> scratch_;  // [num_threads]
   std::vector<std::thread> workers_;
 };
 

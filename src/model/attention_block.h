@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "base/aligned.h"
 #include "checkpoint/model_config.h"
 #include "model/layer_weights.h"
 #include "model/step.h"
@@ -22,9 +23,9 @@ class AttentionBlock {
 
  private:
   ModelConfig config_;
-  std::vector<float> inv_freq_;   // [head_dim / 2]
-  std::vector<float> q_, k_, v_;  // [T, heads * head_dim]
-  std::vector<float> attended_;   // [T, num_attention_heads * head_dim]
+  std::vector<float> inv_freq_;     // [head_dim / 2]
+  AlignedVector<float> q_, k_, v_;  // [T, heads * head_dim]
+  AlignedVector<float> attended_;   // [T, num_attention_heads * head_dim]
 };
 
 }  // namespace braid

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/aligned.h"
 #include "model/layer_weights.h"
 #include "model/lm_head_block.h"
 #include "model/model.h"
@@ -53,7 +54,7 @@ class Decoder : public Model {
   ModelConfig config_;
   DecoderWeights weights_;
   LmHeadBlock lm_head_block_;
-  std::vector<float> residual_, normed_, delta_;  // [T, hidden_size]
+  AlignedVector<float> residual_, normed_, delta_;  // [T, hidden_size]
   Tap tap_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "base/aligned.h"
 #include "checkpoint/model_config.h"
 #include "model/layer_weights.h"
 #include "model/step.h"
@@ -25,8 +26,8 @@ class LmHeadBlock {
 
  private:
   ModelConfig config_;
-  std::vector<float> hidden_, normed_;        // [L, hidden_size]
-  std::vector<int32_t> adapter_slot_of_row_;  // [L]
+  AlignedVector<float> hidden_, normed_;        // [L, hidden_size]
+  AlignedVector<int32_t> adapter_slot_of_row_;  // [L]
 };
 
 }  // namespace braid

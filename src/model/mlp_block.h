@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "base/aligned.h"
 #include "checkpoint/model_config.h"
 #include "model/layer_weights.h"
 #include "model/step.h"
@@ -19,7 +20,7 @@ class MlpBlock {
 
  private:
   ModelConfig config_;
-  std::vector<float> gate_, up_;  // [T, intermediate_size]
+  AlignedVector<float> gate_, up_;  // [T, intermediate_size]
 };
 
 }  // namespace braid

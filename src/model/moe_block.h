@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "base/aligned.h"
 #include "checkpoint/model_config.h"
 #include "model/layer_weights.h"
 #include "model/step.h"
@@ -19,9 +20,9 @@ class MoeBlock {
 
  private:
   ModelConfig config_;
-  std::vector<float> router_logits_;  // [T, num_experts]
-  std::vector<float> topk_weights_;   // [T, top_k]
-  std::vector<int32_t> topk_ids_;     // [T, top_k]
+  AlignedVector<float> router_logits_;  // [T, num_experts]
+  AlignedVector<float> topk_weights_;   // [T, top_k]
+  AlignedVector<int32_t> topk_ids_;     // [T, top_k]
 };
 
 }  // namespace braid

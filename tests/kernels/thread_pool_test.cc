@@ -73,5 +73,12 @@ TEST(ThreadPool, KeepsScratchApart) {
   });
 }
 
+TEST(ThreadPool, SharesRowsInChunksOfAFewCacheLines) {
+  EXPECT_EQ(cpu::ThreadPool(1).chunk_rows(1), 32);
+  EXPECT_EQ(cpu::ThreadPool(2).chunk_rows(960), 96);
+  EXPECT_EQ(cpu::ThreadPool(2).chunk_rows(49152), 128);
+  EXPECT_EQ(cpu::ThreadPool(16).chunk_rows(576), 32);
+}
+
 }  // namespace
 }  // namespace braid::cpu
