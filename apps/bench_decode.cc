@@ -306,6 +306,9 @@ void run_bench_decode(BenchOptions options) {
 void add_bench(CLI::App& program) {
   CLI::App* bench = program.add_subcommand("bench", "Measure this machine");
   bench->require_subcommand(1);
+#ifdef BRAID_HAS_CUDA
+  add_bench_layer(*bench);
+#endif
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = bench->add_subcommand(
       "decode", "Decode steps: tokens/s, share of the byte floor, adapters over base");

@@ -8,9 +8,17 @@ if(NOT BRAID_CUDA STREQUAL OFF)
     set(CMAKE_CUDA_ARCHITECTURES 90a-real)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    # CMake 3.25 does not know the C++20 flag of nvcc 13, so it is passed by hand.
-    unset(CMAKE_CUDA_STANDARD)
-    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -std=c++20 -DNDEBUG -Xptxas -warn-spills")
+    # CMake 3.25 does not know the C++20 flag of nvcc 13.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    # Kernels are optimised and without assertions whatever the build type: an assertion is a call,
+    # and calls serialise wgmma.
+    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr -Xptxas -warn-spills")
+    foreach(config DEBUG RELEASE RELWITHDEBINFO MINSIZEREL)
+      set(CMAKE_CUDA_FLAGS_${config} "")
+    endforeach()
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${PROJECT_SOURCE_DIR}/tools/strict_nvcc.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})
     set(BRAID_HAS_CUDA ON)
     message(STATUS "Braid: CUDA ${CMAKE_CUDA_COMPILER_VERSION}, kernels are compiled for sm_90a")
   elseif(BRAID_CUDA STREQUAL ON)

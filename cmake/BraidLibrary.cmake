@@ -1,7 +1,6 @@
 # Flags every target shares, and the two helpers that declare a folder's library and its tests.
 
 add_library(braid_flags INTERFACE)
-target_compile_features(braid_flags INTERFACE cxx_std_20)
 target_compile_options(braid_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${BRAID_WERROR}>>:-Werror>)
@@ -35,9 +34,12 @@ endfunction()
 
 # braid_tests(NAME text DEPS text)
 # One executable braid_<name>_tests of the folder's *_test.cc and other .cc files, each test
-# registered with ctest under label `cpu`.
+# registered with ctest under LABEL, `cpu` if none is given.
 function(braid_tests)
-  cmake_parse_arguments(PARSE_ARGV 0 A "" "NAME" "DEPS;LIBS")
+  cmake_parse_arguments(PARSE_ARGV 0 A "" "NAME;LABEL" "DEPS;LIBS")
+  if(NOT A_LABEL)
+    set(A_LABEL cpu)
+  endif()
   file(GLOB sources CONFIGURE_DEPENDS *.cc)
   if(NOT sources)
     return()
@@ -46,5 +48,5 @@ function(braid_tests)
   add_executable(braid_${A_NAME}_tests ${sources})
   target_link_libraries(braid_${A_NAME}_tests PRIVATE ${A_DEPS} ${A_LIBS} braid_test_support braid_flags
     GTest::gmock GTest::gtest_main)
-  gtest_discover_tests(braid_${A_NAME}_tests PROPERTIES LABELS cpu DISCOVERY_TIMEOUT 60)
+  gtest_discover_tests(braid_${A_NAME}_tests PROPERTIES LABELS ${A_LABEL} DISCOVERY_TIMEOUT 60)
 endfunction()

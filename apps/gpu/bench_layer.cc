@@ -1,0 +1,495 @@
+// braid bench layer: one MoE layer with and without adapters on the GPU, against its byte floor.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "apps/commands.h"
+#include "apps/table.h"
+#include "base/file.h"
+#include "base/ids.h"
+#include "base/json.h"
+#include "base/result.h"
+#include "device/device.h"
+#include "device/read_rate.h"
+#include "kernels/moe_gemm/dummy.h"
+#include "kernels/moe_gemm/layout.h"
+#include "kernels/moe_gemm/moe_layer.h"
+#include "kernels/moe_gemm/pack.h"
+
+namespace braid::apps {
+namespace {
+
+using kernels::MoeAdapterSlot;
+using kernels::MoeLayerParams;
+using kernels::MoeSizes;
+
+struct LayerOptions {
+  std::string model;
+  std::string weights = "fp8";
+  std::vector<int32_t> tokens = {1, 8, 16, 32, 64, 128, 256};
+  std::vector<int32_t> adapters = {0, 1, 4};
+  std::vector<int32_t> ranks = {16};
+  std::vector<std::string> layouts = {"per-expert"};
+  std::string lora_plan = "auto";
+  std::string routing = "uniform";
+  int32_t layers = 8;
+  int32_t experts = 0;
+  int32_t rounds = 15;
+  int32_t tile_tokens = 0;
+  int32_t sum_inside = -1;
+  int32_t prefetch = -1;
+  std::string part = "all";
+  std::string json;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values.empty() ? 0 : values[values.size() / 2];
+}
+
+Result<MoeSizes> read_sizes(const LayerOptions& options) {
+  auto config = read_json_file(options.model);
+  if (!config) return pass_on(config);
+  const Json& text = config->contains("text_config") ? (*config)["text_config"] : *config;
+  const auto get = [&](std::initializer_list<const char*> names) {
+    for (const char* name : names) {
+      if (text.contains(name) && text[name].is_number_integer()) return text[name].get<int32_t>();
+    }
+    return 0;
+  };
+  MoeSizes sizes = {.hidden_size = get({"hidden_size"}),
+                    .moe_intermediate_size = get({"moe_intermediate_size"}),
+                    .num_experts = get({"num_experts", "n_routed_experts"}),
+                    .num_shared_experts = get({"n_shared_experts"}),
+                    .top_k = get({"num_experts_per_tok"})};
+  if (get({"shared_expert_intermediate_size"}) == sizes.moe_intermediate_size &&
+      sizes.moe_intermediate_size > 0)
+    sizes.num_shared_experts = 1;
+  if (options.experts > 0) sizes.num_experts = std::min(sizes.num_experts, options.experts);
+  if (sizes.hidden_size == 0 || sizes.moe_intermediate_size == 0 || sizes.num_experts == 0) {
+    return fail(ErrorCode::kInvalidArgument, "{}: no mixture of experts in this configuration",
+                options.model);
+  }
+  return sizes;
+}
+
+// Logits whose top_k follow the asked popularity: Gumbel noise on log weights draws experts without
+// replacement in proportion to the weights.
+std::vector<float> draw_logits(const LayerOptions& options, const MoeSizes& sizes,
+                               int32_t num_tokens, std::mt19937& random) {
+  std::vector<double> log_weight(static_cast<size_t>(sizes.num_experts), 0.0);
+  std::vector<int32_t> order(log_weight.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
+  for (size_t i = 0; i < order.size(); ++i) {
+    double& w = log_weight[static_cast<size_t>(order[i])];
+    if (options.routing.starts_with("zipf:"))
+      w = -std::stod(options.routing.substr(5)) * std::log(static_cast<double>(i) + 1);
+    if (options.routing == "hot") w = i < static_cast<size_t>(sizes.top_k) ? 50 : 0;
+  }
+  std::uniform_real_distribution<double> uniform(1e-12, 1.0);
+  std::vector<float> logits;
+  for (int32_t t = 0; t < num_tokens; ++t) {
+    for (const double w : log_weight)
+      logits.push_back(static_cast<float>(w - std::log(-std::log(uniform(random)))));
+  }
+  return logits;
+}
+
+// What one layer must read and write: weights of experts hit, factors of (expert, adapter) pairs
+// hit, activations in and out.
+struct LayerBytes {
+  double base = 0;
+  double lora = 0;
+  int32_t experts_hit = 0;
+};
+
+LayerBytes count_bytes(const MoeSizes& s, const std::vector<float>& logits,
+                       const std::vector<int32_t>& slots, const MoeAdapterSlot& adapter,
+                       int32_t num_adapters) {
+  const auto num_tokens = static_cast<int32_t>(slots.size());
+  std::vector<char> hit(static_cast<size_t>(s.num_experts), 0);
+  std::vector<char> pair_hit(static_cast<size_t>(s.all_experts() * std::max(1, num_adapters)), 0);
+  std::vector<char> adapter_hit(static_cast<size_t>(std::max(1, num_adapters)), 0);
+  std::vector<int32_t> order(static_cast<size_t>(s.num_experts));
+  for (int32_t t = 0; t < num_tokens; ++t) {
+    const float* row = logits.data() + int64_t{t} * s.num_experts;
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + s.top_k, order.end(),
+                      [&](int32_t a, int32_t b) { return row[a] > row[b]; });
+    const int32_t slot = slots[static_cast<size_t>(t)];
+    const auto mark = [&](int32_t e) {
+      if (slot < 0) return;
+      pair_hit[static_cast<size_t>(slot * s.all_experts() + e)] = 1;
+      adapter_hit[static_cast<size_t>(slot)] = 1;
+    };
+    for (int32_t k = 0; k < s.top_k; ++k) {
+      hit[static_cast<size_t>(order[static_cast<size_t>(k)])] = 1;
+      mark(order[static_cast<size_t>(k)]);
+    }
+    if (s.num_shared_experts > 0) mark(s.num_experts);
+  }
+  const auto count = [](const std::vector<char>& v) {
+    return static_cast<double>(std::count(v.begin(), v.end(), 1));
+  };
+  LayerBytes bytes;
+  const double values = 3.0 * s.hidden_size * s.moe_intermediate_size;
+  bytes.experts_hit = static_cast<int32_t>(count(hit)) + s.num_shared_experts;
+  bytes.base = bytes.experts_hit * values * (1 + 4.0 / (128 * 128)) +
+               num_tokens * (4.0 * s.hidden_size + 4.0 * s.num_experts);
+  if (num_adapters == 0) return bytes;
+  const double tiles = s.moe_intermediate_size / 64.0;
+  const double shrink = 2.0 * s.hidden_size * 2 * adapter.rank_gate_up;
+  const double expand =
+      tiles * static_cast<double>(kernels::expand_tile_bytes(adapter.rank_gate_up));
+  const double down_shrink =
+      tiles * static_cast<double>(kernels::down_shrink_tile_bytes(adapter.rank_down));
+  const double down_expand =
+      s.hidden_size / 128.0 * static_cast<double>(kernels::expand_tile_bytes(adapter.rank_down));
+  const double pairs = count(pair_hit), users = count(adapter_hit);
+  bytes.lora = pairs * (expand + down_shrink) +
+               (adapter.shrink_gate_up_stride == 0 ? users : pairs) * shrink +
+               (adapter.expand_down_stride == 0 ? users : pairs) * down_expand;
+  return bytes;
+}
+
+// Weights, factors and inputs of the layers, all distinct.
+struct Layers {
+  MoeSizes sizes;
+  std::vector<DeviceBuffer> gate_up, down;
+  std::vector<DeviceBuffer> factors;   // [layers]
+  std::vector<DeviceBuffer> adapters;  // [layers], MoeAdapterSlot[max_adapters]
+  MoeAdapterSlot adapter;              // of any of them: ranks and strides
+  int64_t factor_bytes = 0;            // of one adapter on one layer
+};
+
+void make_adapters(Layers& layers, int32_t num_layers, int32_t max_adapters, int32_t rank,
+                   bool shared, const Stream& stream) {
+  const MoeSizes& s = layers.sizes;
+  const int32_t r = (rank + 7) / 8 * 8;
+  MoeAdapterSlot& a = layers.adapter;
+  a = {.rank_gate_up = r, .rank_down = r, .scaling_gate = 1, .scaling_up = 1, .scaling_down = 1};
+  const int64_t experts = s.all_experts(), tiles = s.moe_intermediate_size / 64;
+  const int64_t shrink = int64_t{4} * s.hidden_size * r,
+                expand = tiles * kernels::expand_tile_bytes(r);
+  const int64_t down_shrink = tiles * kernels::down_shrink_tile_bytes(r);
+  const int64_t down_expand = s.hidden_size / 128 * kernels::expand_tile_bytes(r);
+  a.shrink_gate_up_stride = shared ? 0 : shrink;
+  a.expand_gate_up_stride = expand;
+  a.shrink_down_stride = down_shrink;
+  a.expand_down_stride = shared ? 0 : down_expand;
+  const int64_t parts[4] = {shared ? shrink : experts * shrink, experts * expand,
+                            experts * down_shrink, shared ? down_expand : experts * down_expand};
+  layers.factor_bytes = parts[0] + parts[1] + parts[2] + parts[3];
+  layers.factors.clear(), layers.adapters.clear();
+  for (int32_t l = 0; l < num_layers && max_adapters > 0; ++l) {
+    const DeviceBuffer& all =
+        layers.factors.emplace_back(static_cast<size_t>(layers.factor_bytes * max_adapters));
+    const float size = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
+    kernels::fill_bf16(all.as<Bf16>(), static_cast<int64_t>(all.bytes() / 2), size,
+                       static_cast<uint64_t>(100 + l), stream.get());
+    std::vector<MoeAdapterSlot> slots;
+    for (int32_t i = 0; i < max_adapters; ++i) {
+      MoeAdapterSlot slot = a;
+      const uint8_t* at = all.as<uint8_t>() + i * layers.factor_bytes;
+      slot.shrink_gate_up = at;
+      slot.expand_gate_up = at += parts[0];
+      slot.shrink_down = at += parts[1];
+      slot.expand_down = at += parts[2];
+      slots.push_back(slot);
+    }
+    layers.adapters.push_back(DeviceBuffer::of(slots));
+  }
+  stream.wait();
+}
+
+struct Arm {
+  std::string name;
+  int32_t num_adapters = 0;
+  bool loaded_only = false;  // adapters are there, no token uses one
+  LayerBytes bytes;          // mean of the layers
+  kernels::MoePlan plan;
+  std::unique_ptr<Graph> graph, prepare;
+  std::vector<DeviceBuffer> slots;  // of tokens, by layer
+  std::vector<double> us;           // a layer, one a round
+};
+
+struct Row {
+  int32_t tokens, rank, num_adapters;
+  std::string layout, arm;
+  int32_t experts_hit, tile_tokens;
+  double us, p10, p90, floor_us, share, ratio, floor_ratio;
+};
+
+class LayerBench {
+ public:
+  LayerBench(const LayerOptions& options, const MoeSizes& sizes) : options_(options) {
+    facts_ = device_facts();
+    layers_.sizes = sizes;
+    const int64_t experts = sizes.all_experts();
+    for (int32_t l = 0; l < options.layers; ++l) {
+      const auto add = [&](std::vector<DeviceBuffer>& to, int64_t bytes, int32_t depth, int seed) {
+        const DeviceBuffer& buffer = to.emplace_back(static_cast<size_t>(experts * bytes));
+        kernels::fill_moe_weights(buffer.as<uint8_t>(), experts * bytes, depth,
+                                  static_cast<uint64_t>(seed), stream_.get());
+      };
+      add(layers_.gate_up, kernels::expert_gate_up_bytes(sizes), sizes.hidden_size, 2 * l + 1);
+      add(layers_.down, kernels::expert_down_bytes(sizes), sizes.moe_intermediate_size, 2 * l + 2);
+    }
+    stream_.wait();
+    read_rate_ =
+        measure_read_rate(layers_.gate_up[0].data(),
+                          std::min<size_t>(layers_.gate_up[0].bytes(), size_t{4} << 30), stream_);
+    if (layers_.gate_up[0].bytes() < (size_t{1} << 30) && layers_.gate_up.size() > 1) {
+      // A longer stretch gives a truer rate.
+      const DeviceBuffer big(size_t{4} << 30);
+      kernels::fill_bf16(big.as<Bf16>(), int64_t{1} << 31, 1.0f, 9, stream_.get());
+      read_rate_ = measure_read_rate(big.data(), big.bytes(), stream_);
+    }
+  }
+
+  void run(int32_t rank, const std::string& layout) {
+    const int32_t most = *std::max_element(options_.adapters.begin(), options_.adapters.end());
+    make_adapters(layers_, options_.layers, most, rank, layout == "shared-outer", stream_);
+    for (const int32_t tokens : options_.tokens) run_tokens(tokens, rank, layout, most);
+  }
+
+  const std::vector<Row>& rows() const { return rows_; }
+  double read_rate() const { return read_rate_; }
+  const DeviceFacts& facts() const { return facts_; }
+
+ private:
+  void run_tokens(int32_t tokens, int32_t rank, const std::string& layout, int32_t most) {
+    const MoeSizes& s = layers_.sizes;
+    std::mt19937 random(static_cast<uint32_t>(tokens));
+    std::vector<std::vector<float>> logits;
+    std::vector<DeviceBuffer> device_logits;
+    for (int32_t l = 0; l < options_.layers; ++l) {
+      logits.push_back(draw_logits(options_, s, tokens, random));
+      device_logits.push_back(DeviceBuffer::of(logits.back()));
+    }
+    const DeviceBuffer x(static_cast<size_t>(tokens) * static_cast<size_t>(s.hidden_size) * 2);
+    const DeviceBuffer y(x.bytes()), ids(static_cast<size_t>(tokens * s.top_k) * 4);
+    kernels::fill_bf16(x.as<Bf16>(), static_cast<int64_t>(x.bytes() / 2), 1.0f, 7, stream_.get());
+    size_t bytes = 0;
+    kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank), nullptr, &bytes);
+    DeviceBuffer workspace(bytes);
+    workspace.fill(0);
+
+    std::vector<Arm> arms;
+    for (const int32_t n : options_.adapters) {
+      if (n == 0) arms.emplace_back().name = "base";
+      if (n > 0) {
+        Arm& arm = arms.emplace_back();
+        arm.name = fmt::format("{} adapters", n), arm.num_adapters = n;
+      }
+    }
+    if (most > 0) {
+      Arm& arm = arms.emplace_back();
+      arm.name = "loaded", arm.num_adapters = most, arm.loaded_only = true;
+    }
+    for (Arm& arm : arms) {
+      std::vector<int32_t> slots;
+      for (int32_t t = 0; t < tokens; ++t) {
+        slots.push_back(arm.num_adapters == 0 || arm.loaded_only ? kNoAdapter
+                                                                 : t % arm.num_adapters);
+      }
+      arm.slots.push_back(DeviceBuffer::of(slots));
+      for (const auto& of_layer : logits) {
+        const LayerBytes one = count_bytes(s, of_layer, slots, layers_.adapter, arm.num_adapters);
+        arm.bytes.base += one.base / options_.layers;
+        arm.bytes.lora += one.lora / options_.layers;
+        arm.bytes.experts_hit += one.experts_hit;
+      }
+      arm.bytes.experts_hit /= options_.layers;
+      kernels::MoePlan& plan = arm.plan;
+      plan = kernels::plan_moe_layer(s, tokens, arm.num_adapters > 0, facts_.num_sms);
+      if (options_.tile_tokens > 0) plan.tile_tokens = options_.tile_tokens;
+      if (options_.prefetch >= 0) plan.num_prefetched_experts = options_.prefetch;
+      if (options_.sum_inside >= 0) plan.sum_inside = options_.sum_inside != 0;
+      const auto enqueue = [&](bool whole) {
+        for (int32_t l = 0; l < options_.layers; ++l) {
+          const auto at = static_cast<size_t>(l);
+          MoeLayerParams p;
+          p.sizes = s, p.num_tokens = tokens;
+          p.x = x.as<Bf16>(), p.y = y.as<Bf16>();
+          p.logits = device_logits[at].as<float>();
+          p.topk_ids = ids.as<int32_t>();
+          p.weights = {layers_.gate_up[at].as<uint8_t>(), layers_.down[at].as<uint8_t>()};
+          if (arm.num_adapters > 0) {
+            p.adapters = layers_.adapters[at].as<MoeAdapterSlot>();
+            p.adapter_slot_of_token = arm.slots[0].as<int32_t>();
+            p.num_slots = most;
+          }
+          p.workspace = kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank),
+                                               workspace.data(), nullptr);
+          if (whole || options_.part == "all") {
+            kernels::launch_moe_layer(p, plan, stream_.get());
+          } else if (options_.part == "routing") {
+            kernels::launch_moe_routing(p, plan, stream_.get());
+          } else if (options_.part == "gate_up") {
+            kernels::launch_moe_gate_up(p, plan, stream_.get());
+          } else if (options_.part == "down") {
+            kernels::launch_moe_down(p, plan, stream_.get());
+          } else {
+            kernels::launch_moe_sum(p, plan, stream_.get());
+          }
+        }
+      };
+      enqueue(true);
+      stream_.wait();
+      // A part alone works on the lists that a whole layer of its arm left.
+      if (options_.part != "all")
+        arm.prepare = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(true); }));
+      arm.graph = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(false); }));
+    }
+    Event begin, end;
+    for (int32_t round = -2; round < options_.rounds; ++round) {
+      for (Arm& arm : arms) {
+        if (arm.prepare != nullptr) arm.prepare->launch(stream_);
+        begin.record(stream_);
+        arm.graph->launch(stream_);
+        end.record(stream_);
+        const double us = 1e3 * end.since(begin) / options_.layers;
+        if (round >= 0) arm.us.push_back(us);
+      }
+    }
+    const Arm* base = nullptr;
+    for (const Arm& arm : arms) {
+      if (arm.num_adapters == 0) base = &arm;
+      const double us = median(arm.us);
+      std::vector<double> sorted = arm.us;
+      std::sort(sorted.begin(), sorted.end());
+      const auto total = arm.bytes.base + (arm.loaded_only ? 0 : arm.bytes.lora);
+      Row row = {};
+      row.tokens = tokens, row.rank = rank, row.num_adapters = arm.num_adapters;
+      row.layout = layout, row.arm = arm.name;
+      row.experts_hit = arm.bytes.experts_hit, row.tile_tokens = arm.plan.tile_tokens;
+      row.us = us;
+      row.p10 = sorted[sorted.size() / 10], row.p90 = sorted[sorted.size() * 9 / 10];
+      row.floor_us = total / read_rate_ * 1e6;
+      row.share = row.floor_us / us;
+      row.ratio = base != nullptr ? median(base->us) / us : 0;
+      row.floor_ratio = arm.bytes.base / total;
+      rows_.push_back(row);
+    }
+  }
+
+  LayerOptions options_;
+  DeviceFacts facts_;
+  Stream stream_;
+  Layers layers_;
+  double read_rate_ = 0;
+  std::vector<Row> rows_;
+};
+
+void print_rows(const LayerBench& bench, const MoeSizes& s, const LayerOptions& options) {
+  fmt::print("{}; read rate {:.3f} TB/s; {}: H {}, I {}, {} + {} experts, top {}; routing {}\n\n",
+             bench.facts().name, bench.read_rate() / 1e12, options.model, s.hidden_size,
+             s.moe_intermediate_size, s.num_experts, s.num_shared_experts, s.top_k,
+             options.routing);
+  Table table({"tokens", "layout", "rank", "arm", "hit", "tile", "us", "p10", "p90", "floor us",
+               "of floor", "of base", "bytes allow", "quotient"});
+  for (const Row& r : bench.rows()) {
+    table.add({fmt::format("{}", r.tokens), r.layout, fmt::format("{}", r.rank), r.arm,
+               fmt::format("{}", r.experts_hit), fmt::format("{}", r.tile_tokens),
+               fmt::format("{:.2f}", r.us), fmt::format("{:.2f}", r.p10),
+               fmt::format("{:.2f}", r.p90), fmt::format("{:.2f}", r.floor_us),
+               fmt::format("{:.1f}", 100 * r.share), fmt::format("{:.1f}", 100 * r.ratio),
+               fmt::format("{:.1f}", 100 * r.floor_ratio),
+               fmt::format("{:.3f}", r.ratio / r.floor_ratio)});
+  }
+  fmt::print("{}", table.to_string());
+}
+
+Json to_json(const LayerBench& bench, const LayerOptions& options) {
+  Json json = {{"bench", "layer"},
+               {"model", options.model},
+               {"weights", options.weights},
+               {"routing", options.routing},
+               {"layers", options.layers},
+               {"rounds", options.rounds},
+               {"device",
+                {{"name", bench.facts().name},
+                 {"driver", bench.facts().driver},
+                 {"read_gb_per_s", bench.read_rate() / 1e9}}},
+               {"rows", Json::array()}};
+  for (const Row& r : bench.rows()) {
+    json["rows"].push_back(
+        {{"name", fmt::format("T{} {} r{} {}", r.tokens, r.layout, r.rank, r.arm)},
+         {"tokens", r.tokens},
+         {"layout", r.layout},
+         {"rank", r.rank},
+         {"adapters", r.num_adapters},
+         {"experts_hit", r.experts_hit},
+         {"tile_tokens", r.tile_tokens},
+         {"us", r.us},
+         {"us_p10", r.p10},
+         {"us_p90", r.p90},
+         {"floor_us", r.floor_us},
+         {"floor_share", r.share},
+         {"ratio", r.ratio},
+         {"floor_ratio", r.floor_ratio}});
+  }
+  return json;
+}
+
+void run_bench_layer(const LayerOptions& options) {
+  if (num_devices() == 0) leave("bench layer needs a GPU of compute capability 9.0");
+  if (options.weights != "fp8") leave("--weights takes fp8", 2);
+  auto sizes = read_sizes(options);
+  if (!sizes) leave(sizes.error().message);
+  LayerBench bench(options, *sizes);
+  for (const std::string& layout : options.layouts) {
+    for (const int32_t rank : options.ranks) bench.run(rank, layout);
+  }
+  print_rows(bench, *sizes, options);
+  if (!options.json.empty()) {
+    auto written = write_file(options.json, to_json(bench, options).dump(1) + "\n");
+    if (!written) leave(written.error().message);
+  }
+}
+
+}  // namespace
+
+void add_bench_layer(CLI::App& bench) {
+  auto options = std::make_shared<LayerOptions>();
+  CLI::App* command = bench.add_subcommand(
+      "layer", "One MoE layer on the GPU: us, share of the byte floor, adapters over base");
+  command->footer(
+      "\nExamples:\n"
+      "  braid bench layer --model configs/Qwen3.5-35B-A3B/config.json --tokens 1,8,64\n"
+      "  braid bench layer --model configs/Qwen3-30B-A3B/config.json --adapters 0,1,4,8 --rank 16 "
+      "--layout per-expert,shared-outer --json out.json");
+  const auto list = [&](const char* name, auto& to, const char* what) {
+    command->add_option(name, to, what)->delimiter(',')->capture_default_str();
+  };
+  command->add_option("--model", options->model, "A config.json, for its sizes")->required();
+  command->add_option("--weights", options->weights, "Format of the weights: fp8")
+      ->capture_default_str();
+  list("--tokens", options->tokens, "Tokens in the batch");
+  list("--adapters", options->adapters, "Different adapters in the batch; 0 is the base alone");
+  list("--rank", options->ranks, "Ranks of the adapters");
+  list("--layout", options->layouts, "per-expert, shared-outer");
+  command->add_option("--routing", options->routing, "uniform, zipf:S or hot")
+      ->capture_default_str();
+  command->add_option("--layers", options->layers, "Layers in the graph, all distinct")
+      ->capture_default_str();
+  command->add_option("--experts", options->experts, "At most so many experts, to fit in memory");
+  command->add_option("--rounds", options->rounds, "Rounds; the arms take turns")
+      ->capture_default_str();
+  command->add_option("--tile", options->tile_tokens, "Tokens of a tile instead of the plan's");
+  command->add_option("--sum-inside", options->sum_inside, "0 or 1 instead of the plan's");
+  command->add_option("--prefetch", options->prefetch, "Experts prefetched instead of the plan's");
+  command->add_option("--part", options->part, "all, routing, gate_up, down or sum")
+      ->capture_default_str();
+  command->add_option("--json", options->json, "Write the rows to this file")->type_name("FILE");
+  command->callback([=] { run_bench_layer(*options); });
+}
+
+}  // namespace braid::apps

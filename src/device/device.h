@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/cuda_fwd.h"
+
+struct CUevent_st;
+struct CUgraphExec_st;
+
+// Owners of CUDA objects. Calls that fail throw CudaError. Without CUDA only num_devices() exists
+// in the library.
+namespace braid {
+
+// Devices that can run our kernels (compute capability 9.0); 0 where there is no driver.
+int num_devices();
+
+struct DeviceFacts {
+  std::string name;
+  int num_sms = 0;
+  size_t memory_bytes = 0;
+  int driver = 0;     // 13000 is 13.0
+  int clock_khz = 0;  // of the SMs, at most
+};
+DeviceFacts device_facts();
+
+// Device memory, contents undefined at first. Aligned to 256 bytes.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  explicit DeviceBuffer(size_t bytes);
+  DeviceBuffer(DeviceBuffer&& other) noexcept;
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
+  ~DeviceBuffer();
+
+  size_t bytes() const { return bytes_; }
+  void* data() const { return data_; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+  // Every byte the same; waits.
+  void fill(uint8_t byte);
+  // Whole host arrays; these wait. The array is no longer than the buffer.
+  void upload_bytes(const void* from, size_t bytes);
+  void download_bytes(void* to, size_t bytes) const;
+
+  template <class T>
+  static DeviceBuffer of(std::span<const T> values) {
+    DeviceBuffer buffer(values.size_bytes());
+    buffer.upload_bytes(values.data(), values.size_bytes());
+    return buffer;
+  }
+  template <class T>
+  static DeviceBuffer of(const std::vector<T>& values) {
+    return of(std::span<const T>(values));
+  }
+  template <class T>
+  std::vector<T> download(size_t count) const {
+    std::vector<T> values(count);
+    download_bytes(values.data(), count * sizeof(T));
+    return values;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class Stream {
+ public:
+  Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream();
+
+  CudaStream get() const { return stream_; }
+  void wait() const;
+
+ private:
+  CudaStream stream_ = nullptr;
+};
+
+// A point in a stream's work, with its time.
+class Event {
+ public:
+  Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event();
+
+  void record(const Stream& stream);
+  // Work put on `stream` later waits for this event.
+  void make_wait(const Stream& stream) const;
+  // Milliseconds from `begin` to this; waits for this.
+  float since(const Event& begin) const;
+
+ private:
+  CUevent_st* event_ = nullptr;
+};
+
+// What was put on a stream, to be run again and again.
+class Graph {
+ public:
+  // Captures what `enqueue` puts on the stream instead of running it.
+  static Graph capture(const Stream& stream, const std::function<void()>& enqueue);
+  Graph(Graph&& other) noexcept;
+  Graph& operator=(Graph&&) = delete;
+  ~Graph();
+
+  void launch(const Stream& stream) const;
+
+ private:
+  Graph() = default;
+  CUgraphExec_st* graph_ = nullptr;
+};
+
+}  // namespace braid

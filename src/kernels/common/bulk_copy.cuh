@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/common/shared_address.cuh"
+
+namespace braid::kernels {
+
+// Contiguous copies by the copy engine. PTX ISA 8.x, "cp.async.bulk". Addresses and sizes are
+// multiples of 16 bytes.
+
+enum class CachePolicy : uint64_t {
+  kEvictFirst = 0x12F0000000000000,  // read once: weights and factors
+  kEvictLast = 0x14F0000000000000,   // read by many CTAs soon: activations
+};
+
+// Global to shared memory; `barrier` counts the bytes when they have landed. One thread issues.
+__device__ __forceinline__ void bulk_copy(void* shared, const void* global, uint32_t bytes,
+                                          uint64_t* barrier, CachePolicy policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1], %2, [%3], %4;" ::"r"(shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(static_cast<uint64_t>(policy))
+      : "memory");
+}
+
+// Brings global memory into L2; nothing waits for it.
+__device__ __forceinline__ void bulk_prefetch_l2(const void* global, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
+
+// Orders this thread's earlier view of memory before its later bulk copies, which read through
+// another proxy.
+__device__ __forceinline__ void fence_proxy_async() {
+  asm volatile("fence.proxy.async;" ::: "memory");
+}
+
+}  // namespace braid::kernels

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "kernels/common/launch.h"
+#include "kernels/moe_gemm/sm90_moe_gemm.cuh"
+
+namespace braid::kernels {
+
+template <MoeGemm kGemm, int kTokens, bool kLora>
+void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  using Config = GemmConfig<kGemm, kTokens, kLora>;
+  static_assert(Config::kRingBytes >= 3 * (Config::kRowsOffset + 128 * kTokens));
+  static_assert(sizeof(GemmShared<Config>) <= Config::kSharedBytes);
+  constexpr const char* kName = kGemm == MoeGemm::kGateUp ? "moe_gate_up" : "moe_down";
+  static const bool allowed = [] {
+    allow_shared_bytes(kName, moe_fp8_gemm_kernel<Config>, sizeof(GemmShared<Config>));
+    return true;
+  }();
+  (void)allowed;
+  launch(kName, moe_fp8_gemm_kernel<Config>,
+         {.grid = dim3(plan.num_ctas),
+          .cta = dim3(Config::kThreads),
+          .shared_bytes = sizeof(GemmShared<Config>)},
+         stream, p, GemmOptions{plan.sum_inside, plan.num_prefetched_experts});
+}
+
+// From the plan's tile to the kernel made for it.
+template <MoeGemm kGemm, bool kLora>
+void launch_gemm_for_tile(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  switch (plan.tile_tokens) {
+    case 8:
+      return launch_gemm<kGemm, 8, kLora>(p, plan, stream);
+    case 16:
+      return launch_gemm<kGemm, 16, kLora>(p, plan, stream);
+    case 32:
+      return launch_gemm<kGemm, 32, kLora>(p, plan, stream);
+    case 64:
+      // With LoRA its accumulators and fragments would not fit in registers.
+      if constexpr (!kLora) return launch_gemm<kGemm, 64, kLora>(p, plan, stream);
+  }
+  throw std::logic_error("MoePlan: tile_tokens is " + std::to_string(plan.tile_tokens) +
+                         ", need 8, 16, 32 or, without adapters, 64");
+}
+
+}  // namespace braid::kernels

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+
+// Byte layouts that packing, routing and the GEMM kernels agree on.
+namespace braid::kernels {
+
+// Byte `byte` of row `row` in a tile of 128-byte rows as wgmma reads it: chunks of 16 bytes are
+// exchanged within a row by the row's number.
+constexpr int32_t swizzled(int32_t row, int32_t byte) {
+  return row * 128 + (((byte / 16) ^ (row % 8)) * 16 + byte % 16);
+}
+
+// Activations of one token tile: for each 128 of depth the scales [scales_per_row, n], then n rows
+// of 128 e4m3 bytes, swizzled; n is the number of tokens rounded up to 8. Tiles follow each other
+// in the order of their first rows.
+struct ActivationImage {
+  int64_t begin;        // of the tile
+  int32_t depth_bytes;  // of one depth of 128
+  int32_t scale_bytes;  // in front of the rows
+
+  constexpr int64_t offset(int32_t k128) const { return begin + int64_t{k128} * depth_bytes; }
+};
+
+constexpr ActivationImage activation_image(int32_t first_row, int32_t num_tokens, int32_t depth,
+                                           int32_t scales_per_row) {
+  const int32_t n = (num_tokens + 7) / 8 * 8, row_bytes = 128 + 4 * scales_per_row;
+  return {.begin = int64_t{first_row} * depth * row_bytes,
+          .depth_bytes = n * row_bytes,
+          .scale_bytes = n * 4 * scales_per_row};
+}
+
+// Scale of e4m3 codes for values up to amax.
+constexpr float e4m3_scale(float amax) { return (amax > 1e-10f ? amax : 1e-10f) / 448.0f; }
+
+// Row r of a gate_up tile: feature and whether it is of up. Gate and up alternate every 8 rows, so
+// that one thread of the accumulator holds both of a feature.
+constexpr int32_t gate_up_feature(int32_t row) { return row / 16 * 8 + row % 8; }
+constexpr bool gate_up_is_up(int32_t row) { return row / 8 % 2 == 1; }
+
+// Factors: steps of 16 along the rank (expand, down shrink) or along H (gate_up shrink); a last
+// step of 8 is stored as 8.
+constexpr int32_t rank_steps(int32_t rank) { return (rank + 15) / 16; }
+// Bytes of `rows` rows of B for one rank step: 16 or 8 columns of BF16.
+constexpr int32_t step_width(int32_t rank, int32_t step) { return rank - 16 * step < 16 ? 8 : 16; }
+inline constexpr int32_t kExpandStepBytes = 128 * 16 * 2;     // 128 rows of B, 16 ranks
+inline constexpr int32_t kDownShrinkStepBytes = 64 * 16 * 2;  // 16 ranks of A, 64 features
+// All of one adapter and expert.
+constexpr int64_t expand_tile_bytes(int32_t rank) { return 128 * 2 * rank; }
+constexpr int64_t down_shrink_tile_bytes(int32_t rank) { return 64 * 2 * rank; }
+
+// Rows of A in a slab of the gate_up shrink, all of them `rows`.
+constexpr int32_t slab_rows(int32_t rows, int32_t slab) {
+  return rows - 64 * slab < 64 ? rows - 64 * slab : 64;
+}
+
+}  // namespace braid::kernels

@@ -1,0 +1,129 @@
+#include "kernels/moe_gemm/moe_layer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include "base/check.h"
+#include "kernels/moe_routing/routing_scratch.h"
+
+namespace braid::kernels {
+
+MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t num_slots,
+                           int32_t max_rank, void* base, size_t* bytes) {
+  const int64_t tokens = max_tokens, pairs = tokens * sizes.pairs_per_token();
+  const int64_t hidden = sizes.hidden_size, width = sizes.moe_intermediate_size;
+  MoeWorkspace w;
+  // Each expert's rows begin at a multiple of 8.
+  const int64_t rows = (pairs + 7 * std::min<int64_t>(pairs, sizes.all_experts()) + 15) / 8 * 8;
+  const int64_t slabs = (2 * max_rank + 63) / 64;
+  w.max_rows = static_cast<int32_t>(rows);
+  w.max_runs = static_cast<int32_t>(pairs);
+  w.u_stride = 2 * ((max_rank + 15) / 16 * 16);
+  w.v_stride = (max_rank + 15) / 16 * 16;
+  size_t at = 0;
+  const auto take = [&](auto*& pointer, int64_t count) {
+    using T = std::remove_reference_t<decltype(*pointer)>;
+    pointer = base == nullptr ? nullptr : reinterpret_cast<T*>(static_cast<std::byte*>(base) + at);
+    at += (static_cast<size_t>(count) * sizeof(T) + 1023) / 1024 * 1024;
+  };
+  take(w.counts, 1);
+  take(w.tiles, std::min(pairs, pairs / 8 + sizes.all_experts()));
+  take(w.runs, pairs);
+  take(w.shrink_items, pairs * slabs + tokens * slabs);
+  take(w.run_ready, pairs + num_slots);
+  take(w.row_of_pair, pairs);
+  take(w.weight_of_pair, pairs);
+  take(w.num_pairs_of_token, tokens);
+  take(w.token_of_row, rows + tokens);
+  take(w.u_row_of_row, rows);
+  take(w.arrivals, tokens * (hidden / 128));
+  take(w.sort_scratch,
+       routing_scratch_ints(w.max_runs, max_tokens, w.max_rows, sizes.all_experts(), num_slots));
+  take(w.x_image, rows * (hidden / 128) * (128 + 4));
+  take(w.h_image, rows * (width / 128) * (128 + 8));
+  take(w.u, (rows + tokens) * w.u_stride);
+  take(w.v, rows * (width / 64) * w.v_stride);
+  take(w.pair_out, rows * hidden);
+  if (bytes != nullptr) *bytes = at;
+  return w;
+}
+
+MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
+                       int32_t num_sms) {
+  // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
+  const double miss =
+      std::pow(1.0 - static_cast<double>(sizes.top_k) / sizes.num_experts, num_tokens);
+  constexpr double kPrefetchBytes = 16e6;
+  const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
+  const int32_t prefetched =
+      miss > 0.5 ? 0
+                 : std::min(sizes.num_experts, static_cast<int32_t>(kPrefetchBytes / expert_bytes));
+  // No expert has more tokens than the batch; a wider tile only costs registers and time.
+  const int32_t tile = num_tokens <= 8                      ? 8
+                       : num_tokens <= 32                   ? 16
+                       : num_tokens <= 128 || with_adapters ? 32
+                                                            : 64;
+  return {.tile_tokens = tile,
+          .num_ctas = 2 * num_sms,
+          .num_sms = num_sms,
+          .sum_inside = num_tokens <= 4,
+          .num_prefetched_experts = prefetched};
+}
+
+std::string why_unsupported(const MoeLayerParams& p) {
+  const MoeSizes& s = p.sizes;
+  if (p.num_tokens < 0) return fmt::format("num_tokens = {}, need 0 or more", p.num_tokens);
+  if (s.hidden_size < 128 || s.hidden_size % 128 != 0)
+    return fmt::format("hidden_size = {}, need a multiple of 128", s.hidden_size);
+  if (s.moe_intermediate_size < 128 || s.moe_intermediate_size % 128 != 0) {
+    return fmt::format("moe_intermediate_size = {}, need a multiple of 128",
+                       s.moe_intermediate_size);
+  }
+  if (s.num_experts < 1 || s.num_experts > 512)
+    return fmt::format("num_experts = {}, need 1 to 512", s.num_experts);
+  if (s.num_shared_experts < 0 || s.num_shared_experts > 1)
+    return fmt::format("num_shared_experts = {}, need 0 or 1", s.num_shared_experts);
+  if (s.top_k < 1 || s.top_k > std::min(16, s.num_experts)) {
+    return fmt::format("top_k = {}, need 1 to 16 and at most num_experts = {}", s.top_k,
+                       s.num_experts);
+  }
+  if (p.num_expert_groups < 1 || p.num_expert_groups > 32 ||
+      s.num_experts % p.num_expert_groups != 0) {
+    return fmt::format("num_expert_groups = {}, need a divisor of num_experts = {} up to 32",
+                       p.num_expert_groups, s.num_experts);
+  }
+  if (p.topk_groups < 1 || p.topk_groups > p.num_expert_groups ||
+      p.topk_groups * (s.num_experts / p.num_expert_groups) < s.top_k) {
+    return fmt::format("topk_groups = {}, need 1 to num_expert_groups = {} with top_k experts",
+                       p.topk_groups, p.num_expert_groups);
+  }
+  if (p.num_tokens == 0) return "";
+  if (p.x == nullptr || p.y == nullptr || p.logits == nullptr || p.topk_ids == nullptr)
+    return "x, y, logits or topk_ids is null";
+  if (p.weights.gate_up == nullptr || p.weights.down == nullptr) return "weights are null";
+  if (p.adapters != nullptr && (p.adapter_slot_of_token == nullptr || p.num_slots < 1)) {
+    return fmt::format("adapters without adapter_slot_of_token, or num_slots = {}", p.num_slots);
+  }
+  if (p.workspace.counts == nullptr) return "workspace is null";
+  const int64_t pairs = int64_t{p.num_tokens} * s.pairs_per_token();
+  if (pairs > p.workspace.max_runs) {
+    return fmt::format("num_tokens = {}, the workspace is for {}", p.num_tokens,
+                       p.workspace.max_runs / s.pairs_per_token());
+  }
+  return "";
+}
+
+void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  const std::string why = why_unsupported(p);
+  if (!why.empty()) throw InternalError("moe_layer: " + why);
+  if (p.num_tokens == 0) return;
+  launch_moe_routing(p, plan, stream);
+  launch_moe_gate_up(p, plan, stream);
+  launch_moe_down(p, plan, stream);
+  if (!plan.sum_inside) launch_moe_sum(p, plan, stream);
+}
+
+}  // namespace braid::kernels

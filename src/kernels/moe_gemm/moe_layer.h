@@ -1,0 +1,199 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/bf16.h"
+#include "base/cuda_fwd.h"
+
+namespace braid::kernels {
+
+// The decode-shaped MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a.
+// Three kernels: moe_routing (choose experts, sort, quantise x), gate_up (gate_up GEMM, SwiGLU,
+// quantise), down (down GEMM, weighted sum). docs/kernels/moe.md has the pictures.
+//
+//   g = q(x) gate_e^T + L(x),  u = q(x) up_e^T + L(x),  h = silu(g) * u
+//   y[t] = sum_k w[t, k] * (q(h) down_e^T + L(h))
+//
+// q rounds to e4m3 with a scale for each 128 elements of x and each 64 of h. L is the LoRA delta of
+// the token's adapter; it reads the BF16 x and h and enters in float before any rounding.
+//
+// T tokens, K top_k, E routed experts (a shared expert is number E, with every token), H
+// hidden_size, I moe_intermediate_size, S adapter slots. Every result has the same bits from run to
+// run and whatever else is in the batch.
+struct MoeSizes {
+  int32_t hidden_size = 0;            // H, multiple of 128
+  int32_t moe_intermediate_size = 0;  // I, multiple of 128
+  int32_t num_experts = 0;            // E in [1, 512]
+  int32_t num_shared_experts = 0;     // 0 or 1, as wide as a routed one
+  int32_t top_k = 0;                  // K in [1, 16]
+
+  constexpr int32_t all_experts() const { return num_experts + num_shared_experts; }
+  constexpr int32_t pairs_per_token() const { return top_k + num_shared_experts; }
+};
+
+// Weights as the kernels stream them, made by pack_moe_weights (pack.h). One stage of the stream is
+// a weight tile: 128 rows by 128 columns of e4m3 in the order of shared memory, then its scales.
+inline constexpr int32_t kMoeTileBytes = 128 * 128 + 16;
+
+struct MoeWeights {
+  const uint8_t* gate_up = nullptr;  // [E + shared, I / 64, H / 128, kMoeTileBytes]
+  const uint8_t* down = nullptr;     // [E + shared, H / 128, I / 128, kMoeTileBytes]
+};
+
+// The factors of one adapter on one layer, packed by pack_moe_adapter (pack.h) in the order in
+// which tensor cores read them. Ranks are the adapter's own, rounded up to a multiple of 8 with
+// zeros. Expert e's part lies e * stride bytes on; a stride of 0 means all experts share it.
+struct MoeAdapterSlot {
+  const uint8_t* shrink_gate_up = nullptr;  // A of gate above A of up; one A where one_a is set
+  const uint8_t* expand_gate_up = nullptr;  // B of gate and up, rows interleaved as the weights'
+  const uint8_t* shrink_down = nullptr;
+  const uint8_t* expand_down = nullptr;
+  int64_t shrink_gate_up_stride = 0;
+  int64_t expand_gate_up_stride = 0;
+  int64_t shrink_down_stride = 0;
+  int64_t expand_down_stride = 0;
+  int32_t rank_gate_up = 0;  // multiple of 8 up to 256; 0: not adapted
+  int32_t rank_down = 0;     // the same
+  int32_t one_a = 0;         // 1: gate and up have the same A, stored once
+  float scaling_gate = 0.0f;
+  float scaling_up = 0.0f;
+  float scaling_down = 0.0f;
+};
+
+enum class RouterScoring : int32_t {
+  kSoftmax,  // weights are softmax of the logits
+  kSigmoid,  // weights are sigmoid of the logits; `bias` counts for the choice only
+};
+
+// A tile of tokens that go through one expert together.
+struct alignas(16) MoeTokenTile {
+  int32_t expert;
+  int32_t first_row;  // multiple of 8
+  int32_t num_tokens;
+  int32_t first_run;
+  int32_t num_runs;
+  int32_t reserved[3];
+};
+
+// Neighbouring tokens of a tile that have the same adapter.
+struct alignas(16) MoeRun {
+  int32_t slot;
+  int32_t begin;  // in the tile
+  int32_t end;
+  int32_t ready_index;  // its u is complete when run_ready[ready_index] == ready_count
+  int32_t ready_count;
+  int32_t rank_gate_up;
+  int32_t rank_down;
+  int32_t expert;
+};
+
+// Up to 64 rows of A times the tokens of one run, or, where experts share A, of one adapter.
+struct alignas(16) MoeShrinkItem {
+  int32_t slot;
+  int32_t expert;
+  int32_t slab;       // rows [64 * slab, 64 * slab + 64) of A
+  int32_t first_row;  // in token_of_row, and in u
+  int32_t num_tokens;
+  int32_t ready_index;
+  int32_t reserved[2];
+};
+
+struct MoeCounts {
+  int32_t num_tiles;
+  int32_t num_shrink_items;
+  int32_t arrived;  // CTAs of the routing kernel at its barrier; zero between layers
+  int32_t reserved;
+};
+
+// Device memory between the three kernels. Rows are pairs sorted by (expert, adapter), each tile
+// starting at a multiple of 8; R rows at most. Filled by moe_workspace().
+struct MoeWorkspace {
+  MoeCounts* counts = nullptr;
+  MoeTokenTile* tiles = nullptr;
+  MoeRun* runs = nullptr;
+  MoeShrinkItem* shrink_items = nullptr;
+  int32_t* run_ready = nullptr;           // [runs + S]
+  int32_t* row_of_pair = nullptr;         // [T, K + shared], -1 for kNoExpert
+  float* weight_of_pair = nullptr;        // [T, K + shared]
+  int32_t* num_pairs_of_token = nullptr;  // [T]
+  int32_t* token_of_row = nullptr;        // [R + T]; past R the tokens sorted by adapter
+  int32_t* u_row_of_row = nullptr;        // [R]
+  int32_t* arrivals = nullptr;            // [T, H / 128]
+  int32_t* sort_scratch = nullptr;        // for more tokens than shared memory sorts
+  uint8_t* x_image = nullptr;             // quantised x by rows, as shared memory holds it
+  uint8_t* h_image = nullptr;             // the same of h
+  Bf16* u = nullptr;                      // [R + T, u_stride], x A^T of gate and up, scaled
+  float* v = nullptr;                     // [R, I / 64, v_stride], partial sums of h A^T, scaled
+  Bf16* pair_out = nullptr;               // [R, H]
+  int32_t max_rows = 0;                   // R
+  int32_t max_runs = 0;
+  int32_t u_stride = 0;
+  int32_t v_stride = 0;
+};
+
+struct MoeLayerParams {
+  MoeSizes sizes;
+  int32_t num_tokens = 0;   // T; 0 launches nothing
+  const Bf16* x = nullptr;  // [T, H]
+  Bf16* y = nullptr;        // [T, H]; every element is written
+
+  // Router.
+  const float* logits = nullptr;         // [T, E]
+  const float* bias = nullptr;           // [E] or null, kSigmoid only
+  const float* shared_weight = nullptr;  // [T] or null for 1: weight of the shared expert
+  const int32_t* replay_ids = nullptr;   // [T, K] or null: experts to take instead of choosing,
+                                         // kNoExpert for none; distinct in a row
+  int32_t* topk_ids = nullptr;           // [T, K], written; ties go to the lowest id
+  RouterScoring scoring = RouterScoring::kSoftmax;
+  int32_t num_expert_groups = 1;  // divides E, at most 32; topk_groups of them stay in the choice,
+  int32_t topk_groups = 1;        // those with the largest sum of their two best
+  bool norm_topk_prob = true;
+  float routed_scaling = 1.0f;
+
+  MoeWeights weights;
+  const MoeAdapterSlot* adapters = nullptr;        // [S] on the device; null: base model alone
+  const int32_t* adapter_slot_of_token = nullptr;  // [T], in [0, S) or kNoAdapter
+  int32_t num_slots = 0;                           // S
+
+  MoeWorkspace workspace;
+};
+
+// How a layer is run: a value computed once for a number of tokens.
+struct MoePlan {
+  int32_t tile_tokens = 8;  // tokens of a tile at most: 8, 16, 32 or, without
+                            // adapters, 64
+  int32_t num_ctas = 0;     // of the two GEMMs, all resident at once
+  int32_t num_sms = 0;
+  // Whether the down kernel sums a token's pairs itself, as they come, or leaves it to a kernel of
+  // its own. The bits are the same.
+  bool sum_inside = true;
+  // Experts whose gate_up is brought into L2 while routing is decided, needed or not: memory idles
+  // then, and with many tokens most experts are needed.
+  int32_t num_prefetched_experts = 0;
+};
+
+// Bytes and layout of the workspace for up to max_tokens tokens, num_slots adapters of ranks up to
+// max_rank. `base` is 1024-byte aligned; null only counts.
+MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t num_slots,
+                           int32_t max_rank, void* base, size_t* bytes);
+
+MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
+                       int32_t num_sms);
+
+// Empty when the kernels can run p, otherwise one sentence naming the field and its value.
+std::string why_unsupported(const MoeLayerParams& p);
+
+// Enqueues the layer on stream. Never synchronises, never allocates: safe under graph capture. The
+// workspace is zeroed once before its first use. Throws InternalError if why_unsupported(p) is not
+// empty, CudaError if a launch is refused.
+void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+
+// Its parts, for measurements.
+void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_moe_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_moe_sum(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+
+}  // namespace braid::kernels

@@ -1,0 +1,70 @@
+// y[t] = sum over the token's pairs, in their order, of weight * pair_out.
+
+#include <cuda_bf16.h>
+
+#include "kernels/common/grid_dependency.cuh"
+#include "kernels/common/launch.h"
+#include "kernels/common/mma.cuh"
+#include "kernels/moe_gemm/moe_layer.h"
+
+namespace braid::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+constexpr int kMaxPairs = 17;  // of a token: top_k and the shared expert
+
+// A thread sums 8 outputs of one token.
+__global__ __launch_bounds__(kThreads) void moe_sum_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  const int hidden8 = p.sizes.hidden_size / 8, per_token = p.sizes.pairs_per_token();
+  const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int token = static_cast<int>(thread / hidden8), column = thread % hidden8 * 8;
+  const MoeWorkspace& w = p.workspace;
+  let_next_kernel_start();
+  // Rows and weights are routing's: the down kernel, which lets this one start, waited for it.
+  int row[kMaxPairs];
+  float weight[kMaxPairs];
+  if (token < p.num_tokens) {
+#pragma unroll
+    for (int k = 0; k < kMaxPairs; ++k) {
+      row[k] = k < per_token ? __ldcg(w.row_of_pair + int64_t{token} * per_token + k) : -1;
+      weight[k] = k < per_token ? __ldcg(w.weight_of_pair + int64_t{token} * per_token + k) : 0.0f;
+    }
+  }
+  wait_for_previous_kernel();
+  if (token >= p.num_tokens) return;
+  uint4 eight[kMaxPairs];
+#pragma unroll
+  for (int k = 0; k < kMaxPairs; ++k) {
+    if (row[k] < 0) continue;
+    eight[k] = __ldcg(reinterpret_cast<const uint4*>(
+        w.pair_out + int64_t{row[k]} * p.sizes.hidden_size + column));
+  }
+  float sum[8] = {};
+#pragma unroll
+  for (int k = 0; k < kMaxPairs; ++k) {
+    if (row[k] < 0) continue;
+    const uint32_t two[4] = {eight[k].x, eight[k].y, eight[k].z, eight[k].w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 f = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&two[i]));
+      sum[2 * i] += weight[k] * f.x, sum[2 * i + 1] += weight[k] * f.y;
+    }
+  }
+  *reinterpret_cast<uint4*>(p.y + int64_t{token} * p.sizes.hidden_size + column) =
+      make_uint4(pack_bf16(sum[0], sum[1]), pack_bf16(sum[2], sum[3]), pack_bf16(sum[4], sum[5]),
+                 pack_bf16(sum[6], sum[7]));
+}
+
+}  // namespace
+
+void launch_moe_sum(const MoeLayerParams& p, const MoePlan&, CudaStream stream) {
+  const int64_t threads = int64_t{p.num_tokens} * (p.sizes.hidden_size / 8);
+  launch("moe_sum", moe_sum_kernel,
+         {.grid = dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)),
+          .cta = dim3(kThreads)},
+         stream, p);
+}
+
+}  // namespace braid::kernels

@@ -1,0 +1,192 @@
+#include <algorithm>
+
+#include "kernels/common/launch.h"
+#include "kernels/moe_routing/moe_routing.cuh"
+
+namespace braid::kernels {
+namespace {
+
+// Tokens up to which one launch does everything, and up to which every CTA routes all of them
+// itself: that costs less than telling each other.
+constexpr int kFusedTokens = 256;
+constexpr int kRedundantTokens = 32;
+
+enum class RoutingPart { kAll, kRoute, kSort, kQuantize };
+
+__device__ void store_route(const MoeLayerParams& p, int token, int lane, int expert, float weight,
+                            int32_t* expert_of_pair, bool write_out) {
+  const int per_token = p.sizes.pairs_per_token(), shared = p.sizes.num_shared_experts;
+  if (lane < p.sizes.top_k) {
+    expert_of_pair[token * per_token + lane] = expert == kNoExpert ? -1 : expert + shared;
+    if (write_out) {
+      p.topk_ids[token * p.sizes.top_k + lane] = expert;
+      p.workspace.weight_of_pair[token * per_token + lane] = weight;
+    }
+  } else if (lane < per_token) {
+    expert_of_pair[token * per_token + lane] = 0;
+    if (write_out) {
+      p.workspace.weight_of_pair[token * per_token + lane] =
+          p.shared_weight != nullptr ? p.shared_weight[token] : 1.0f;
+    }
+  }
+}
+
+// Waits until all CTAs of the grid have come here. All of them are resident.
+__device__ void grid_barrier(int32_t* arrived) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(arrived, 1);
+    int seen;
+    do {
+      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
+    } while (seen < static_cast<int>(gridDim.x));
+  }
+  __syncthreads();
+}
+
+template <RoutingPart kPart, int kExpertsPerLane>
+__global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void moe_routing_kernel(
+    const __grid_constant__ MoeLayerParams p, int tile_tokens, int max_rows) {
+  // --- who am I ---
+  constexpr bool kAll = kPart == RoutingPart::kAll;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int per_token = p.sizes.pairs_per_token(), num_pairs = p.num_tokens * per_token;
+  const int num_keys = p.sizes.all_experts(), depth = p.sizes.hidden_size / 128;
+  extern __shared__ __align__(16) int32_t dynamic_shared[];
+  SlotFacts* const facts = reinterpret_cast<SlotFacts*>(dynamic_shared);  // [S]
+  int32_t* const shared = dynamic_shared + kSlotFactsInts * p.num_slots;
+  int32_t* const next = shared;                 // [keys]
+  int32_t* const warp_count = next + num_keys;  // [warps, max(keys, S + 1)] + [S + 1]
+  const RoutingScratch s = routing_scratch(kAll ? shared : p.workspace.sort_scratch, num_pairs,
+                                           p.num_tokens, max_rows, num_keys, p.num_slots);
+  if constexpr (kAll) {
+    const int words = (p.num_tokens + 31) / 32;
+    for (int i = threadIdx.x; i < num_keys * words; i += kRoutingThreads) s.members[i] = 0;
+  }
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+
+  // --- first loads of x, while routing is decided ---
+  // CTA 0 of a larger grid writes the lists and quantises nothing.
+  const int quantizers = kAll && gridDim.x > 1 ? gridDim.x - 1 : gridDim.x;
+  const int quantizer = kAll && gridDim.x > 1 ? static_cast<int>(blockIdx.x) - 1 : blockIdx.x;
+  const int first_task = quantizer * kRoutingWarps + warp, num_tasks = p.num_tokens * depth;
+  const auto load_x = [&](int task) {
+    const int64_t at = int64_t{task / depth} * p.sizes.hidden_size + task % depth * 128 + 4 * lane;
+    return *reinterpret_cast<const uint2*>(p.x + at);
+  };
+  uint2 four = {};
+  if (quantizer >= 0 && first_task < num_tasks) four = load_x(first_task);
+
+  // --- zeros that later kernels count from ---
+  if constexpr (kAll || kPart == RoutingPart::kRoute) {
+    const int thread = blockIdx.x * kRoutingThreads + threadIdx.x;
+    const int threads = gridDim.x * kRoutingThreads;
+    for (int i = thread; i < num_tasks; i += threads) p.workspace.arrivals[i] = 0;
+    if (p.adapters != nullptr) {
+      for (int i = thread; i < num_pairs; i += threads) p.workspace.run_ready[i] = 0;
+      for (int i = thread; i < p.num_slots; i += threads)
+        p.workspace.run_ready[p.workspace.max_runs + i] = 0;
+    }
+  }
+
+  if constexpr (kAll || kPart == RoutingPart::kSort) {
+    if (p.adapters != nullptr && blockIdx.x == 0) load_slot_facts(p, facts);
+  }
+
+  // --- choose experts ---
+  if constexpr (kAll || kPart == RoutingPart::kRoute) {
+    const bool redundant = kAll && p.num_tokens <= kRedundantTokens;
+    int32_t* const out = redundant ? s.expert_of_pair
+                                   : routing_scratch(p.workspace.sort_scratch, num_pairs,
+                                                     p.num_tokens, max_rows, num_keys, p.num_slots)
+                                         .expert_of_pair;
+    const int begin = redundant ? warp : blockIdx.x * kRoutingWarps + warp;
+    const int step = redundant ? kRoutingWarps : gridDim.x * kRoutingWarps;
+    for (int t = begin; t < p.num_tokens; t += step) {
+      int expert;
+      float weight;
+      route_token<kExpertsPerLane>(p, t, lane, &expert, &weight);
+      store_route(p, t, lane, expert, weight, out, !redundant || blockIdx.x == 0);
+    }
+    if (kAll && !redundant) {
+      grid_barrier(&p.workspace.counts->arrived);
+      for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads)
+        s.expert_of_pair[i] = __ldcg(out + i);
+    }
+    __syncthreads();
+  }
+
+  // --- sort, and list the work ---
+  if constexpr (kAll || kPart == RoutingPart::kSort) {
+    int num_rows, num_tiles;
+    if constexpr (kAll) {
+      sort_pairs_by_bits(p, s, facts, tile_tokens, blockIdx.x == 0, &num_rows, &num_tiles);
+    } else {
+      sort_pairs(p, s, facts, warp_count, next, tile_tokens, /*lists=*/true, &num_rows, &num_tiles);
+    }
+    if (blockIdx.x == 0) write_lists(p, s, facts, tile_tokens, num_rows, num_tiles);
+  }
+
+  // --- quantise x into the rows ---
+  if constexpr (kAll || kPart == RoutingPart::kQuantize) {
+    if (quantizer < 0) return;
+    for (int task = first_task; task < num_tasks; task += quantizers * kRoutingWarps) {
+      if (task != first_task) four = load_x(task);
+      quantize_x(p, s, task / depth, task % depth, four, tile_tokens, lane);
+    }
+  }
+}
+
+template <RoutingPart kPart, int kExpertsPerLane>
+void launch_part_for(const MoeLayerParams& p, const MoePlan& plan, int num_ctas,
+                     size_t shared_bytes, int max_rows, CudaStream stream) {
+  constexpr auto kKernel = moe_routing_kernel<kPart, kExpertsPerLane>;
+  static const bool allowed = [] {
+    allow_shared_bytes("moe_routing", kKernel, 200 * 1024);
+    return true;
+  }();
+  (void)allowed;
+  launch("moe_routing", kKernel,
+         {.grid = dim3(num_ctas), .cta = dim3(kRoutingThreads), .shared_bytes = shared_bytes},
+         stream, p, plan.tile_tokens, max_rows);
+}
+
+template <RoutingPart kPart>
+void launch_part(const MoeLayerParams& p, const MoePlan& plan, int num_ctas, int64_t shared_ints,
+                 int max_rows, CudaStream stream) {
+  const auto bytes = static_cast<size_t>(4 * shared_ints);
+  if (p.sizes.num_experts <= 256) {
+    launch_part_for<kPart, 8>(p, plan, num_ctas, bytes, max_rows, stream);
+  } else {
+    launch_part_for<kPart, kMaxExperts / 32>(p, plan, num_ctas, bytes, max_rows, stream);
+  }
+}
+
+}  // namespace
+
+void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  const int num_pairs = p.num_tokens * p.sizes.pairs_per_token();
+  const int num_keys = p.sizes.all_experts();
+  const int max_rows = (num_pairs + 7 * std::min(num_pairs, num_keys) + 15) / 8 * 8;
+  const int tasks = p.num_tokens * (p.sizes.hidden_size / 128);
+  const int quantizers = std::min((tasks + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms - 1);
+  if (p.num_tokens <= kFusedTokens) {
+    const int64_t ints =
+        int64_t{kSlotFactsInts} * p.num_slots +
+        routing_scratch_ints(num_pairs, p.num_tokens, max_rows, num_keys, p.num_slots) +
+        int64_t{num_keys} * ((p.num_tokens + 31) / 32);
+    launch_part<RoutingPart::kAll>(p, plan, 1 + quantizers, ints, max_rows, stream);
+    return;
+  }
+  const int routers = std::min((p.num_tokens + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms);
+  const int64_t sort_ints = int64_t{kSlotFactsInts} * p.num_slots + num_keys +
+                            kRoutingWarps * std::max(num_keys, p.num_slots + 1) + p.num_slots + 1;
+  launch_part<RoutingPart::kRoute>(p, plan, routers, kSlotFactsInts * p.num_slots, max_rows,
+                                   stream);
+  launch_part<RoutingPart::kSort>(p, plan, 1, sort_ints, max_rows, stream);
+  launch_part<RoutingPart::kQuantize>(p, plan, 4 * plan.num_sms, 0, max_rows, stream);
+}
+
+}  // namespace braid::kernels

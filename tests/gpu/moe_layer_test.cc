@@ -1,0 +1,172 @@
+// launch_moe_layer against the stages of reference::.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/ids.h"
+#include "tests/gpu/moe_layer_problem.h"
+#include "tests/support/cuda.h"
+
+namespace braid::test {
+namespace {
+
+using kernels::MoeSizes;
+
+constexpr MoeSizes kSmall = {.hidden_size = 256,
+                             .moe_intermediate_size = 128,
+                             .num_experts = 8,
+                             .num_shared_experts = 0,
+                             .top_k = 2};
+constexpr MoeSizes kShared = {.hidden_size = 384,
+                              .moe_intermediate_size = 256,
+                              .num_experts = 12,
+                              .num_shared_experts = 1,
+                              .top_k = 3};
+constexpr MoeSizes kQwen35 = {.hidden_size = 2048,
+                              .moe_intermediate_size = 512,
+                              .num_experts = 16,
+                              .num_shared_experts = 1,
+                              .top_k = 8};
+
+struct Case {
+  const char* name;
+  LayerShape shape;
+  int32_t tile_tokens = 0;
+};
+
+class MoeLayer : public testing::TestWithParam<Case> {};
+
+TEST_P(MoeLayer, MatchesReference) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem(GetParam().shape, /*seed=*/1);
+  problem.tile_tokens = GetParam().tile_tokens;
+  problem.router.routed_scaling = 1.7f;
+  problem.run();
+  EXPECT_EQ(problem.why_wrong(), "");
+}
+
+TEST_P(MoeLayer, GivesTheSameBitsTwice) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem(GetParam().shape, /*seed=*/2);
+  problem.tile_tokens = GetParam().tile_tokens;
+  const auto first = problem.run();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(problem.run(), first);
+}
+
+using enum LoraLayout;
+const Case kCases[] = {
+    {"T1_base", {.num_tokens = 1}},
+    {"T1_shared_base", {.num_tokens = 1, .sizes = kShared}},
+    {"T5_base", {.num_tokens = 5, .sizes = kSmall}},
+    {"T17_shared_base", {.num_tokens = 17, .sizes = kShared}},
+    {"T33_shared_base", {.num_tokens = 33, .sizes = kShared}},
+    {"T150_shared_base", {.num_tokens = 150, .sizes = kShared}},
+    {"T70_one_expert", {.num_tokens = 70, .sizes = kShared, .only_expert = 3}},
+    {"T1_R16", {.num_tokens = 1, .sizes = kShared, .ranks = {16}, .base_share = 0}},
+    {"T7_R8", {.num_tokens = 7, .sizes = kSmall, .ranks = {8}}},
+    {"T8_R16_4_adapters", {.num_tokens = 8, .sizes = kShared, .ranks = {16, 16, 16, 16}}},
+    {"T21_R16_shared_outer",
+     {.num_tokens = 21, .sizes = kShared, .ranks = {16, 16}, .layouts = {kSharedOuter}}},
+    {"T21_R24_one_a", {.num_tokens = 21, .sizes = kShared, .ranks = {24, 24}, .layouts = {kOneA}}},
+    {"T40_mixed",
+     {.num_tokens = 40,
+      .sizes = kShared,
+      .ranks = {1, 4, 8, 16, 24, 64, 128, 256},
+      .layouts = {kPerExpert, kSharedOuter, kOneA}}},
+    {"T9_mixed",
+     {.num_tokens = 9,
+      .sizes = kShared,
+      .ranks = {1, 4, 8, 16, 24, 64, 128, 256},
+      .layouts = {kOneA, kPerExpert, kSharedOuter}}},
+    {"T100_one_expert_mixed",
+     {.num_tokens = 100,
+      .sizes = kShared,
+      .ranks = {1, 4, 8, 16, 24, 64},
+      .layouts = {kPerExpert, kSharedOuter, kOneA},
+      .only_expert = 5}},
+    {"T140_mixed",
+     {.num_tokens = 140,
+      .sizes = kSmall,
+      .ranks = {16, 8, 64, 0, 16},
+      .layouts = {kPerExpert, kSharedOuter}}},
+    {"T64_64_adapters",
+     {.num_tokens = 64, .sizes = kSmall, .ranks = std::vector<int32_t>(64, 8), .base_share = 0}},
+    {"T30_tile8", {.num_tokens = 30, .sizes = kShared, .ranks = {16, 32}}, 8},
+    {"T30_tile32", {.num_tokens = 30, .sizes = kShared, .ranks = {16, 32}}, 32},
+    {"T12_qwen35", {.num_tokens = 12, .sizes = kQwen35, .ranks = {16, 8, 64}}},
+    {"T300_prefill", {.num_tokens = 300, .sizes = kSmall, .ranks = {16, 8}}},
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, MoeLayer, testing::ValuesIn(kCases),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST(MoeLayerBase, AdaptersLoadedButUnusedChangeNoBit) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t tokens : {1, 8, 40, 150}) {
+    LayerProblem problem(
+        {.num_tokens = tokens, .sizes = kShared, .ranks = {16, 64}, .base_share = 2}, 3);
+    EXPECT_EQ(problem.run(true), problem.run(false)) << tokens << " tokens";
+  }
+}
+
+// The delta with nothing to hide behind: base weights of zero.
+TEST(MoeLayerDelta, AloneIsWithinOnePerCent) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem({.num_tokens = 24,
+                        .sizes = kShared,
+                        .ranks = {8, 16, 64},
+                        .layouts = {kPerExpert, kSharedOuter, kOneA},
+                        .base_share = 0,
+                        .weight_size = 0},
+                       4);
+  problem.run();
+  EXPECT_EQ(problem.why_wrong(), "");
+}
+
+TEST(MoeLayerRouter, SkipsPairsWithoutExpert) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t tokens : {6, 50}) {
+    LayerProblem problem({.num_tokens = tokens, .sizes = kSmall, .ranks = {16}}, 5);
+    for (int32_t t = 0; t < tokens; ++t) {
+      // Token 0 has no expert at all.
+      problem.replay_ids.push_back(t % 3 == 0 ? kNoExpert : t % 4);
+      problem.replay_ids.push_back(t == 0 ? kNoExpert : 4 + t % 4);
+    }
+    problem.run();
+    EXPECT_EQ(problem.why_wrong(), "");
+  }
+}
+
+TEST(MoeLayerRouter, SigmoidBiasGroups) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t tokens : {3, 70, 300}) {
+    LayerProblem problem({.num_tokens = tokens,
+                          .sizes = {.hidden_size = 128,
+                                    .moe_intermediate_size = 128,
+                                    .num_experts = 32,
+                                    .num_shared_experts = 1,
+                                    .top_k = 4}},
+                         6);
+    std::mt19937 random(7);
+    problem.bias = random_floats(random, 32, 0.2f);
+    problem.router.scoring = kernels::RouterScoring::kSigmoid;
+    problem.router.num_expert_groups = 8;
+    problem.router.topk_groups = 3;
+    problem.router.routed_scaling = 2.5f;
+    problem.run();
+    EXPECT_EQ(problem.why_wrong(), "");
+  }
+}
+
+TEST(MoeLayerRouter, TiesGoToTheLowestExpert) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem({.num_tokens = 3, .sizes = kShared}, 8);
+  std::fill(problem.logits.begin(), problem.logits.end(), 0.5f);
+  problem.router.norm_topk_prob = false;
+  problem.run();
+  EXPECT_EQ(problem.why_wrong(), "");
+}
+
+}  // namespace
+}  // namespace braid::test
