@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "adapter/factor_memory.h"
 #include "kernels/lora/lora_pair.h"
 
 namespace braid {
@@ -40,7 +41,7 @@ struct Adapter {
   int32_t max_rank = 0;
   size_t bytes = 0;  // of the factors, after de-duplication
 
-  std::vector<std::shared_ptr<const std::vector<Bf16>>> storage;  // what the pairs point into
+  std::vector<std::shared_ptr<const FactorMemory>> storage;  // what the pairs point into
 };
 
 }  // namespace braid

@@ -29,7 +29,9 @@ class SplitMix64 {
 class Builder {
  public:
   Builder(Adapter& adapter, int32_t rank, uint64_t seed)
-      : adapter_(adapter), rank_(rank), random_(seed) {}
+      : adapter_(adapter), rank_(rank), random_(seed) {
+    adapter.storage.push_back(memory_);
+  }
 
   // x A^T keeps the size of x, and B then makes a tenth of it.
   LoraPair pair(int32_t rows, int32_t cols) {
@@ -42,17 +44,17 @@ class Builder {
  private:
   // Uniform in [-limit, limit], [rows, cols].
   const Bf16* factor(int32_t rows, int32_t cols, float limit) {
-    std::vector<Bf16> values(static_cast<size_t>(rows) * static_cast<size_t>(cols));
+    const auto values = memory_->allocate(static_cast<size_t>(rows) * static_cast<size_t>(cols));
     for (Bf16& value : values) {
       const auto bits = static_cast<int32_t>(random_.next() >> 40);  // 24 bits
       value = to_bf16(limit * (static_cast<float>(bits) * 0x1p-23f - 1.0f));
     }
-    adapter_.bytes += values.size() * sizeof(Bf16);
-    adapter_.storage.push_back(std::make_shared<const std::vector<Bf16>>(std::move(values)));
-    return adapter_.storage.back()->data();
+    adapter_.bytes += values.size_bytes();
+    return values.data();
   }
 
   Adapter& adapter_;
+  std::shared_ptr<FactorMemory> memory_ = std::make_shared<FactorMemory>();
   int32_t rank_;
   SplitMix64 random_;
 };

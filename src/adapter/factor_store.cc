@@ -9,6 +9,7 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -95,10 +96,10 @@ Error bad_element(const FactorView& view, int64_t element) {
                                            *view.name, value, where)};
 }
 
-AdapterHash hash_of(const FactorView& view, const std::vector<Bf16>& values) {
+AdapterHash hash_of(const FactorView& view, std::span<const Bf16> values) {
   const uint64_t seed = (static_cast<uint64_t>(static_cast<uint32_t>(view.rows)) << 32) |
                         static_cast<uint32_t>(view.cols);
-  const XXH128_hash_t h = XXH3_128bits_withSeed(values.data(), values.size() * sizeof(Bf16), seed);
+  const XXH128_hash_t h = XXH3_128bits_withSeed(values.data(), values.size_bytes(), seed);
   return {h.high64, h.low64};
 }
 
@@ -112,18 +113,17 @@ int32_t FactorStore::add(const FactorView& view) {
 
 Status FactorStore::convert() {
   factors_.assign(views_.size(), {});
-  std::multimap<AdapterHash, std::shared_ptr<const std::vector<Bf16>>> known;
-  std::mutex mutex;  // over known, bad_id, bad and failure
+  std::multimap<AdapterHash, std::span<const Bf16>> known;
+  std::mutex mutex;  // over known, storage_, bad_id, bad and failure
   size_t bad_id = views_.size();
   Error bad;
   std::exception_ptr failure;
   std::atomic<size_t> next{0};
 
-  const auto convert_one = [&](size_t id) {
+  const auto convert_one = [&](size_t id, std::vector<Bf16>& values) {
     const FactorView& view = views_[id];
-    auto values = std::make_shared<std::vector<Bf16>>(static_cast<size_t>(view.rows) *
-                                                      static_cast<size_t>(view.cols));
-    const int64_t wrong = copy_any(view, values->data());
+    values.resize(static_cast<size_t>(view.rows) * static_cast<size_t>(view.cols));
+    const int64_t wrong = copy_any(view, values.data());
     if (wrong >= 0) {
       Error error = bad_element(view, wrong);
       const std::lock_guard lock(mutex);
@@ -131,21 +131,24 @@ Status FactorStore::convert() {
       return;
     }
     Factor& factor = factors_[id];
-    factor.hash = hash_of(view, *values);
-    factor.all_zero = std::ranges::all_of(*values, [](Bf16 v) { return (v.bits & 0x7fffu) == 0; });
+    factor.hash = hash_of(view, values);
+    factor.all_zero = std::ranges::all_of(values, [](Bf16 v) { return (v.bits & 0x7fffu) == 0; });
     const std::lock_guard lock(mutex);
     const auto [first, last] = known.equal_range(factor.hash);
     for (auto it = first; it != last; ++it) {
-      if (*it->second != *values) continue;
-      factor.data = it->second->data();
+      if (!std::ranges::equal(it->second, values)) continue;
+      factor.data = it->second.data();
       return;
     }
-    factor.data = values->data();
-    known.emplace(factor.hash, std::move(values));
+    const std::span<Bf16> stored = storage_->allocate(values.size());
+    std::ranges::copy(values, stored.begin());
+    factor.data = stored.data();
+    known.emplace(factor.hash, stored);
   };
   const auto work = [&] {
     try {
-      for (size_t id = next++; id < views_.size(); id = next++) convert_one(id);
+      std::vector<Bf16> values;
+      for (size_t id = next++; id < views_.size(); id = next++) convert_one(id, values);
     } catch (...) {
       const std::lock_guard lock(mutex);
       if (!failure) failure = std::current_exception();
@@ -161,16 +164,9 @@ Status FactorStore::convert() {
 
   if (failure) std::rethrow_exception(failure);
   if (bad_id < views_.size()) return tl::unexpected<Error>(std::move(bad));
-  for (auto& [hash, values] : known) {
-    bytes_ += values->size() * sizeof(Bf16);
-    storage_.push_back(std::move(values));
-  }
-  num_distinct_ = static_cast<int32_t>(storage_.size());
+  for (const auto& [hash, values] : known) bytes_ += values.size_bytes();
+  num_distinct_ = static_cast<int32_t>(known.size());
   return {};
-}
-
-std::vector<std::shared_ptr<const std::vector<Bf16>>> FactorStore::take_storage() {
-  return std::move(storage_);
 }
 
 }  // namespace braid

@@ -45,7 +45,7 @@ class FactorStore {
 
   // After convert().
   const Factor& factor(int32_t id) const { return factors_[static_cast<size_t>(id)]; }
-  std::vector<std::shared_ptr<const std::vector<Bf16>>> take_storage();
+  std::shared_ptr<const FactorMemory> storage() const { return storage_; }
   size_t bytes() const { return bytes_; }
   int32_t num_views() const { return static_cast<int32_t>(views_.size()); }
   int32_t num_distinct() const { return num_distinct_; }
@@ -54,7 +54,7 @@ class FactorStore {
   std::vector<FactorView> views_;
   std::map<FactorView, int32_t> id_of_view_;
   std::vector<Factor> factors_;
-  std::vector<std::shared_ptr<const std::vector<Bf16>>> storage_;
+  std::shared_ptr<FactorMemory> storage_ = std::make_shared<FactorMemory>();
   size_t bytes_ = 0;
   int32_t num_distinct_ = 0;
 };

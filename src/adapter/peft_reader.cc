@@ -201,7 +201,7 @@ Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelCo
   }
   adapter->max_rank = out.report.max_rank;
   adapter->bytes = store.bytes();
-  adapter->storage = store.take_storage();
+  adapter->storage = {store.storage()};
   out.adapter = std::move(adapter);
   return out;
 }

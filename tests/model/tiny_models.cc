@@ -52,13 +52,14 @@ std::shared_ptr<const Adapter> make_full_adapter(const ModelConfig& config, int3
                                                  uint64_t seed) {
   auto adapter = std::make_shared<Adapter>(*make_dummy_adapter(config, "full", rank, seed));
   std::mt19937_64 random(seed);
+  const auto memory = std::make_shared<FactorMemory>();
+  adapter->storage.push_back(memory);
   const auto factor = [&](int64_t elements, float scale) {
-    std::vector<Bf16> values(static_cast<size_t>(elements));
+    const auto values = memory->allocate(static_cast<size_t>(elements));
     for (Bf16& value : values) {
       value = to_bf16(scale * (static_cast<float>(random() >> 40) * 0x1p-23f - 1.0f));
     }
-    adapter->storage.push_back(std::make_shared<const std::vector<Bf16>>(std::move(values)));
-    return adapter->storage.back()->data();
+    return values.data();
   };
   const int64_t hidden = config.hidden_size, vocab = config.vocab_size;
   adapter->lm_head = {.a = factor(rank * hidden, 0.15f),
