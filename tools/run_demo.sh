@@ -13,8 +13,14 @@ cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; e
 sed -n '/^-- Braid:/p' build/configure.log # CUDA found or not
 cmake --build --preset release
 "$python" tools/demo/make_model.py --out "$model"
+# Quantised anew when the model or the quantiser changed.
+made_from=$(cat "$model/.made_by.json" src/quant/*.{h,cc} src/checkpoint/*quant*.{h,cc} | sha256sum)
 for format in fp8 nvfp4; do
-  [ -e "$model-$format/config.json" ] || "$braid" quantize "$model" --format "$format" --out "$model-$format"
+  quantised=$model-$format
+  [ "$(cat "$quantised.made_from" 2>/dev/null)" = "$made_from" ] && continue
+  rm -rf "$quantised"
+  "$braid" quantize "$model" --format "$format" --out "$quantised"
+  echo "$made_from" >"$quantised.made_from"
 done
 
 mkdir -p out
