@@ -127,7 +127,7 @@ def spread_and_floor(row, x_of, y):
 def ratio_plot(benches):
     """Throughput with adapters over base: what was measured against what the bytes allow."""
     rows = [(bench, row) for bench in benches for row in bench["rows"] if row["adapters"]]
-    left, width, high = 330, 440, 24
+    left, width, high = 400, 370, 24
     top = max([1.05] + [r["ratio"] for _, r in rows])
     x_of = lambda v: left + width * v / top
     parts = []
