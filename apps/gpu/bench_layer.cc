@@ -41,7 +41,6 @@ struct LayerOptions {
   int32_t experts = 0;
   int32_t rounds = 15;
   int32_t tile_tokens = 0;
-  int32_t sum_inside = -1;
   int32_t prefetch = -1;
   std::string part = "all";
   std::string json;
@@ -311,7 +310,6 @@ class LayerBench {
       plan = kernels::plan_moe_layer(s, tokens, arm.num_adapters > 0, facts_.num_sms);
       if (options_.tile_tokens > 0) plan.tile_tokens = options_.tile_tokens;
       if (options_.prefetch >= 0) plan.num_prefetched_experts = options_.prefetch;
-      if (options_.sum_inside >= 0) plan.sum_inside = options_.sum_inside != 0;
       const auto enqueue = [&](bool whole) {
         for (int32_t l = 0; l < options_.layers; ++l) {
           const auto at = static_cast<size_t>(l);
@@ -484,7 +482,6 @@ void add_bench_layer(CLI::App& bench) {
   command->add_option("--rounds", options->rounds, "Rounds; the arms take turns")
       ->capture_default_str();
   command->add_option("--tile", options->tile_tokens, "Tokens of a tile instead of the plan's");
-  command->add_option("--sum-inside", options->sum_inside, "0 or 1 instead of the plan's");
   command->add_option("--prefetch", options->prefetch, "Experts prefetched instead of the plan's");
   command->add_option("--part", options->part, "all, routing, gate_up, down or sum")
       ->capture_default_str();

@@ -11,6 +11,7 @@
 #include "kernels/moe_gemm/pack.h"
 #include "quant/e4m3.h"
 #include "reference/moe_stages.h"
+#include "tests/support/close.h"
 
 namespace braid::test {
 namespace {
@@ -28,32 +29,13 @@ size_t index(int64_t a, int64_t n, int64_t b) { return static_cast<size_t>(a * n
 LayerProblem::LayerProblem(const LayerShape& s, uint32_t seed) : shape(s) {
   std::mt19937 random(seed);
   const MoeSizes& z = s.sizes;
-  const auto tokens = static_cast<size_t>(s.num_tokens);
-  const auto hidden = static_cast<size_t>(z.hidden_size);
   for (int32_t e = 0; e < z.all_experts(); ++e) {
     gate_.emplace_back(random, WeightFormat::kFp8Block128, z.moe_intermediate_size, z.hidden_size);
     up_.emplace_back(random, WeightFormat::kFp8Block128, z.moe_intermediate_size, z.hidden_size);
     down_.emplace_back(random, WeightFormat::kFp8Block128, z.hidden_size, z.moe_intermediate_size);
   }
-  const float x_size = 1.0f / std::sqrt(static_cast<float>(z.hidden_size));
-  for (const float v : random_floats(random, tokens * hidden, x_size)) x.push_back(to_bf16(v));
-  logits = random_floats(random, tokens * static_cast<size_t>(z.num_experts));
-  if (s.only_expert.has_value()) {
-    for (size_t t = 0; t < tokens; ++t)
-      logits[index(static_cast<int64_t>(t), z.num_experts, *s.only_expert)] = 20.0f;
-  }
-  if (z.num_shared_experts > 0) {
-    std::uniform_real_distribution<float> weight(0.2f, 1.0f);
-    for (size_t t = 0; t < tokens; ++t) shared_weight.push_back(weight(random));
-  }
-
+  draw_inputs(random);
   const auto num_slots = static_cast<int32_t>(s.ranks.size());
-  std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
-  std::uniform_int_distribution<int32_t> any_slot(0, std::max(0, num_slots - 1));
-  for (size_t t = 0; t < tokens; ++t) {
-    const bool base = num_slots == 0 || uniform(random) < s.base_share;
-    slots.push_back(base ? kNoAdapter : any_slot(random));
-  }
   const auto factor = [&](int32_t rank, int32_t n, float size) {
     std::vector<Bf16>& values = factors_.emplace_back();
     for (const float v : random_floats(random, index(rank, n, 0), size))
@@ -89,6 +71,54 @@ LayerProblem::LayerProblem(const LayerShape& s, uint32_t seed) : shape(s) {
       of_expert.push_back(lora);
     }
   }
+}
+
+void LayerProblem::draw_inputs(std::mt19937& random) {
+  const MoeSizes& z = shape.sizes;
+  const auto tokens = static_cast<size_t>(shape.num_tokens);
+  const auto hidden = static_cast<size_t>(z.hidden_size);
+  x.clear(), shared_weight.clear(), slots.clear();
+  const float x_size = 1.0f / std::sqrt(static_cast<float>(z.hidden_size));
+  for (const float v : random_floats(random, tokens * hidden, x_size)) x.push_back(to_bf16(v));
+  logits = random_floats(random, tokens * static_cast<size_t>(z.num_experts));
+  if (shape.only_expert.has_value()) {
+    for (size_t t = 0; t < tokens; ++t)
+      logits[index(static_cast<int64_t>(t), z.num_experts, *shape.only_expert)] = 20.0f;
+  }
+  if (z.num_shared_experts > 0) {
+    std::uniform_real_distribution<float> weight(0.2f, 1.0f);
+    for (size_t t = 0; t < tokens; ++t) shared_weight.push_back(weight(random));
+  }
+  const auto num_slots = static_cast<int32_t>(shape.ranks.size());
+  std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
+  std::uniform_int_distribution<int32_t> any_slot(0, std::max(0, num_slots - 1));
+  for (size_t t = 0; t < tokens; ++t) {
+    const bool base = num_slots == 0 || uniform(random) < shape.base_share;
+    slots.push_back(base ? kNoAdapter : any_slot(random));
+  }
+}
+
+void LayerProblem::change_inputs(uint32_t seed) {
+  std::mt19937 random(seed);
+  draw_inputs(random);
+  x_.upload_bytes(x.data(), x.size() * sizeof(Bf16));
+  logits_.upload_bytes(logits.data(), logits.size() * sizeof(float));
+  shared_weight_.upload_bytes(shared_weight.data(), shared_weight.size() * sizeof(float));
+  slots_.upload_bytes(slots.data(), slots.size() * sizeof(int32_t));
+}
+
+void LayerProblem::keep_token(int32_t t) {
+  const auto keep = [&](auto& values, int32_t each) {
+    if (values.empty()) return;
+    const auto begin = values.begin() + int64_t{t} * each;
+    values = {begin, begin + each};
+  };
+  keep(x, shape.sizes.hidden_size);
+  keep(logits, shape.sizes.num_experts);
+  keep(shared_weight, 1);
+  keep(slots, 1);
+  keep(replay_ids, shape.sizes.top_k);
+  shape.num_tokens = 1;
 }
 
 MoeLayerParams LayerProblem::host_params() const {
@@ -197,6 +227,17 @@ std::vector<float> LayerProblem::run(bool with_lora) {
 }
 
 std::string LayerProblem::why_wrong(bool with_lora) const {
+  std::vector<float> want;
+  return compare(with_lora, want);
+}
+
+double LayerProblem::delta_error(const std::vector<float>& y) const {
+  std::vector<float> want;
+  compare(true, want);
+  return relative_l2(y, want);
+}
+
+std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) const {
   const MoeSizes& z = shape.sizes;
   const int32_t hidden = z.hidden_size, width = z.moe_intermediate_size;
   const int32_t per_token = z.pairs_per_token(), tokens = shape.num_tokens;
@@ -315,6 +356,7 @@ std::string LayerProblem::why_wrong(bool with_lora) const {
                                                std::abs(value) * 0x1p-8);
       }
     }
+    want_y.insert(want_y.end(), y_want.begin(), y_want.end());
     for (int32_t o = 0; o < hidden; ++o) {
       const auto at = static_cast<size_t>(o);
       const double got = to_float(y[index(t, hidden, o)]);

@@ -51,6 +51,14 @@ class LayerProblem {
   // arithmetic allows. After run().
   std::string why_wrong(bool with_lora = true) const;
 
+  // Drops all tokens but t. Before upload().
+  void keep_token(int32_t t);
+  // Other x, logits and adapters of the tokens, on the host and on the device. After upload().
+  void change_inputs(uint32_t seed);
+  // ||y - want|| / ||want|| against the reference in double, from the h that the kernels quantised;
+  // with weight_size 0 y is the delta alone. After run().
+  double delta_error(const std::vector<float>& y) const;
+
   LayerShape shape;
   kernels::MoeLayerParams router;    // scoring, groups, norm_topk_prob, routed_scaling
   std::vector<Bf16> x;               // [T, H]
@@ -63,6 +71,9 @@ class LayerProblem {
 
  private:
   kernels::MoeLayerParams host_params() const;
+  void draw_inputs(std::mt19937& random);
+  // why_wrong(), and y as it should be.
+  std::string compare(bool with_lora, std::vector<float>& want) const;
 
   std::vector<RandomMatrix> gate_, up_, down_;  // [experts]
   std::vector<std::vector<Bf16>> factors_;

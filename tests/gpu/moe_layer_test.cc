@@ -35,6 +35,8 @@ struct Case {
   int32_t tile_tokens = 0;
 };
 
+void PrintTo(const Case& test, std::ostream* out) { *out << test.name; }
+
 class MoeLayer : public testing::TestWithParam<Case> {};
 
 TEST_P(MoeLayer, MatchesReference) {
@@ -120,8 +122,68 @@ TEST(MoeLayerDelta, AloneIsWithinOnePerCent) {
                         .base_share = 0,
                         .weight_size = 0},
                        4);
-  problem.run();
+  const std::vector<float> y = problem.run();
   EXPECT_EQ(problem.why_wrong(), "");
+  EXPECT_LT(problem.delta_error(y), 1e-2);
+}
+
+// Every token alone gives the bits it has in the batch, whatever tile the batch's size chose.
+TEST(MoeLayerBits, DoNotDependOnTheBatch) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t tokens : {5, 30, 100, 200}) {
+    const LayerShape shape = {.num_tokens = tokens,
+                              .sizes = kShared,
+                              .ranks = {16, 8, 64},
+                              .layouts = {kPerExpert, kSharedOuter, kOneA}};
+    const std::vector<float> all = LayerProblem(shape, 9).run();
+    for (const int32_t t : {0, tokens / 2, tokens - 1}) {
+      LayerProblem alone(shape, 9);
+      alone.keep_token(t);
+      const auto begin = all.begin() + int64_t{t} * kShared.hidden_size;
+      EXPECT_EQ(alone.run(), std::vector<float>(begin, begin + kShared.hidden_size))
+          << "token " << t << " of " << tokens;
+    }
+  }
+}
+
+// One captured graph, replayed with other logits, adapters and x each time, against eager launches.
+TEST(MoeLayerGraph, ThousandReplaysWithChangingRoutingEqualEager) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem({.num_tokens = 40,
+                        .sizes = kShared,
+                        .ranks = {16, 8, 24},
+                        .layouts = {kPerExpert, kSharedOuter}},
+                       10);
+  problem.upload();
+  const Stream stream;
+  const Graph graph = Graph::capture(stream, [&] {
+    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get());
+  });
+  for (int i = 0; i < 1000; ++i) {
+    problem.change_inputs(static_cast<uint32_t>(100 + i));
+    graph.launch(stream);
+    stream.wait();
+    const std::vector<Bf16> replayed = problem.download_y();
+    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get());
+    stream.wait();
+    ASSERT_EQ(replayed, problem.download_y()) << "replay " << i;
+  }
+  EXPECT_EQ(problem.why_wrong(), "");
+}
+
+TEST(MoeLayerLimits, NameTheFieldTheValueAndTheRemedy) {
+  kernels::MoeLayerParams p;
+  p.sizes = kSmall;
+  EXPECT_EQ(why_unsupported(p), "");
+  p.sizes.hidden_size = 200;
+  EXPECT_EQ(why_unsupported(p), "hidden_size = 200, need a multiple of 128");
+  p.sizes = kSmall;
+  p.sizes.top_k = 9;
+  EXPECT_EQ(why_unsupported(p), "top_k = 9, need 1 to 16 and at most num_experts = 8");
+  p.sizes = kSmall;
+  p.num_expert_groups = 3;
+  EXPECT_EQ(why_unsupported(p),
+            "num_expert_groups = 3, need a divisor of num_experts = 8 up to 32");
 }
 
 TEST(MoeLayerRouter, SkipsPairsWithoutExpert) {

@@ -23,7 +23,7 @@ void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream
          {.grid = dim3(plan.num_ctas),
           .cta = dim3(Config::kThreads),
           .shared_bytes = sizeof(GemmShared<Config>)},
-         stream, p, GemmOptions{plan.sum_inside, plan.num_prefetched_experts});
+         stream, p, plan.num_prefetched_experts);
 }
 
 // From the plan's tile to the kernel made for it.

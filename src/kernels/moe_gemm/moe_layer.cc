@@ -20,9 +20,8 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   const int64_t rows = (pairs + 7 * std::min<int64_t>(pairs, sizes.all_experts()) + 15) / 8 * 8;
   const int64_t slabs = (2 * max_rank + 63) / 64;
   w.max_rows = static_cast<int32_t>(rows);
-  w.max_runs = static_cast<int32_t>(pairs);
+  w.max_pairs = static_cast<int32_t>(pairs);
   w.u_stride = 2 * ((max_rank + 15) / 16 * 16);
-  w.v_stride = (max_rank + 15) / 16 * 16;
   size_t at = 0;
   const auto take = [&](auto*& pointer, int64_t count) {
     using T = std::remove_reference_t<decltype(*pointer)>;
@@ -31,21 +30,19 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   };
   take(w.counts, 1);
   take(w.tiles, std::min(pairs, pairs / 8 + sizes.all_experts()));
-  take(w.runs, pairs);
+  take(w.runs, rows);
   take(w.shrink_items, pairs * slabs + tokens * slabs);
-  take(w.run_ready, pairs + num_slots);
+  take(w.run_ready, rows + num_slots);
   take(w.row_of_pair, pairs);
   take(w.weight_of_pair, pairs);
-  take(w.num_pairs_of_token, tokens);
   take(w.token_of_row, rows + tokens);
   take(w.u_row_of_row, rows);
-  take(w.arrivals, tokens * (hidden / 128));
-  take(w.sort_scratch,
-       routing_scratch_ints(w.max_runs, max_tokens, w.max_rows, sizes.all_experts(), num_slots));
+  take(w.sort_scratch, routing_scratch_ints(static_cast<int32_t>(pairs), max_tokens, w.max_rows,
+                                            sizes.all_experts(), num_slots));
   take(w.x_image, rows * (hidden / 128) * (128 + 4));
   take(w.h_image, rows * (width / 128) * (128 + 8));
   take(w.u, (rows + tokens) * w.u_stride);
-  take(w.v, rows * (width / 64) * w.v_stride);
+  take(w.v, (max_rank + 15) / 16 * rows * (width / 64) * 16);
   take(w.pair_out, rows * hidden);
   if (bytes != nullptr) *bytes = at;
   return w;
@@ -62,14 +59,17 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
       miss > 0.5 ? 0
                  : std::min(sizes.num_experts, static_cast<int32_t>(kPrefetchBytes / expert_bytes));
   // No expert has more tokens than the batch; a wider tile only costs registers and time.
-  const int32_t tile = num_tokens <= 8                      ? 8
-                       : num_tokens <= 32                   ? 16
-                       : num_tokens <= 128 || with_adapters ? 32
-                                                            : 64;
+  int32_t tile = 64;
+  if (num_tokens <= 8) {
+    tile = 8;
+  } else if (num_tokens <= 32 || (with_adapters && num_tokens <= 128)) {
+    tile = 16;
+  } else if (num_tokens <= 128 || with_adapters) {
+    tile = 32;
+  }
   return {.tile_tokens = tile,
           .num_ctas = 2 * num_sms,
           .num_sms = num_sms,
-          .sum_inside = num_tokens <= 4,
           .num_prefetched_experts = prefetched};
 }
 
@@ -104,14 +104,19 @@ std::string why_unsupported(const MoeLayerParams& p) {
   if (p.x == nullptr || p.y == nullptr || p.logits == nullptr || p.topk_ids == nullptr)
     return "x, y, logits or topk_ids is null";
   if (p.weights.gate_up == nullptr || p.weights.down == nullptr) return "weights are null";
+  // The down kernel's stage of v: 64 bytes of each of up to 32 tokens and gate_up tile.
+  if (p.adapters != nullptr && s.moe_intermediate_size > 2048) {
+    return fmt::format("moe_intermediate_size = {} with adapters, need at most 2048",
+                       s.moe_intermediate_size);
+  }
   if (p.adapters != nullptr && (p.adapter_slot_of_token == nullptr || p.num_slots < 1)) {
     return fmt::format("adapters without adapter_slot_of_token, or num_slots = {}", p.num_slots);
   }
   if (p.workspace.counts == nullptr) return "workspace is null";
   const int64_t pairs = int64_t{p.num_tokens} * s.pairs_per_token();
-  if (pairs > p.workspace.max_runs) {
+  if (pairs > p.workspace.max_pairs) {
     return fmt::format("num_tokens = {}, the workspace is for {}", p.num_tokens,
-                       p.workspace.max_runs / s.pairs_per_token());
+                       p.workspace.max_pairs / s.pairs_per_token());
   }
   return "";
 }
@@ -123,7 +128,7 @@ void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream s
   launch_moe_routing(p, plan, stream);
   launch_moe_gate_up(p, plan, stream);
   launch_moe_down(p, plan, stream);
-  if (!plan.sum_inside) launch_moe_sum(p, plan, stream);
+  launch_moe_sum(p, plan, stream);
 }
 
 }  // namespace braid::kernels

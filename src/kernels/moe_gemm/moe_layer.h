@@ -9,9 +9,9 @@
 
 namespace braid::kernels {
 
-// The decode-shaped MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a.
-// Three kernels: moe_routing (choose experts, sort, quantise x), gate_up (gate_up GEMM, SwiGLU,
-// quantise), down (down GEMM, weighted sum). docs/kernels/moe.md has the pictures.
+// The decode-shaped MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a. Four
+// kernels: moe_routing (choose experts, sort, quantise x), gate_up (GEMM, SwiGLU, quantise, shrink
+// of down), down (GEMM), sum (of a token's pairs). docs/kernels/moe.md has the pictures.
 //
 //   g = q(x) gate_e^T + L(x),  u = q(x) up_e^T + L(x),  h = silu(g) * u
 //   y[t] = sum_k w[t, k] * (q(h) down_e^T + L(h))
@@ -70,11 +70,9 @@ enum class RouterScoring : int32_t {
 // A tile of tokens that go through one expert together.
 struct alignas(16) MoeTokenTile {
   int32_t expert;
-  int32_t first_row;  // multiple of 8
+  int32_t first_row;  // multiple of 8; its runs are runs[first_row ..]
   int32_t num_tokens;
-  int32_t first_run;
   int32_t num_runs;
-  int32_t reserved[3];
 };
 
 // Neighbouring tokens of a tile that have the same adapter.
@@ -102,8 +100,8 @@ struct alignas(16) MoeShrinkItem {
 
 struct MoeCounts {
   int32_t num_tiles;
-  int32_t num_shrink_items;
-  int32_t arrived;  // CTAs of the routing kernel at its barrier; zero between layers
+  int32_t num_shrink_items;  // these two are zero between layers
+  int32_t arrived;           // CTAs of the routing kernel at its barrier
   int32_t reserved;
 };
 
@@ -112,25 +110,22 @@ struct MoeCounts {
 struct MoeWorkspace {
   MoeCounts* counts = nullptr;
   MoeTokenTile* tiles = nullptr;
-  MoeRun* runs = nullptr;
+  MoeRun* runs = nullptr;  // [R], a tile's from its first row on
   MoeShrinkItem* shrink_items = nullptr;
-  int32_t* run_ready = nullptr;           // [runs + S]
-  int32_t* row_of_pair = nullptr;         // [T, K + shared], -1 for kNoExpert
-  float* weight_of_pair = nullptr;        // [T, K + shared]
-  int32_t* num_pairs_of_token = nullptr;  // [T]
-  int32_t* token_of_row = nullptr;        // [R + T]; past R the tokens sorted by adapter
-  int32_t* u_row_of_row = nullptr;        // [R]
-  int32_t* arrivals = nullptr;            // [T, H / 128]
-  int32_t* sort_scratch = nullptr;        // for more tokens than shared memory sorts
-  uint8_t* x_image = nullptr;             // quantised x by rows, as shared memory holds it
-  uint8_t* h_image = nullptr;             // the same of h
-  Bf16* u = nullptr;                      // [R + T, u_stride], x A^T of gate and up, scaled
-  float* v = nullptr;                     // [R, I / 64, v_stride], partial sums of h A^T, scaled
-  Bf16* pair_out = nullptr;               // [R, H]
-  int32_t max_rows = 0;                   // R
-  int32_t max_runs = 0;
+  int32_t* run_ready = nullptr;     // [R + S]
+  int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
+  float* weight_of_pair = nullptr;  // [T, K + shared]
+  int32_t* token_of_row = nullptr;  // [R + T]; past R the tokens sorted by adapter
+  int32_t* u_row_of_row = nullptr;  // [R]
+  int32_t* sort_scratch = nullptr;  // for more tokens than shared memory sorts
+  uint8_t* x_image = nullptr;       // quantised x by rows, as shared memory holds it
+  uint8_t* h_image = nullptr;       // the same of h
+  Bf16* u = nullptr;                // [R + T, u_stride], x A^T of gate and up, scaled
+  float* v = nullptr;               // [v_steps, R, I / 64, 16], partial sums of h A^T, scaled
+  Bf16* pair_out = nullptr;         // [R, H]
+  int32_t max_rows = 0;             // R
+  int32_t max_pairs = 0;
   int32_t u_stride = 0;
-  int32_t v_stride = 0;
 };
 
 struct MoeLayerParams {
@@ -166,9 +161,6 @@ struct MoePlan {
                             // adapters, 64
   int32_t num_ctas = 0;     // of the two GEMMs, all resident at once
   int32_t num_sms = 0;
-  // Whether the down kernel sums a token's pairs itself, as they come, or leaves it to a kernel of
-  // its own. The bits are the same.
-  bool sum_inside = true;
   // Experts whose gate_up is brought into L2 while routing is decided, needed or not: memory idles
   // then, and with many tokens most experts are needed.
   int32_t num_prefetched_experts = 0;

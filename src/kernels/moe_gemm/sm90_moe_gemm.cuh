@@ -4,11 +4,11 @@
 // accumulators. Weights are wgmma's A operand (128 rows), tokens its B operand, so that a tile of a
 // few tokens costs no more than its bytes.
 //
-// A CTA is one consumer warpgroup, one producer warp and, in the down GEMM, one warp that sums; two
-// CTAs share an SM, so that one's epilogue hides under the other's main loop. Everything that is
-// read from memory in bulk goes through one ring of stages in shared memory, in the order in which
-// the consumers use it: A factors and x (shrink), weights and activations (main loop), B factors
-// (expand), A factors of down (down shrink).
+// A CTA is one consumer warpgroup and one producer warp; two CTAs share an SM, so that one's
+// epilogue hides under the other's main loop. Everything that is read from memory in bulk goes
+// through one ring of stages in shared memory, in the order in which the consumers use it: A
+// factors and x (shrink), weights and activations (main loop), B factors (expand), A factors of
+// down (down shrink).
 
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
@@ -34,7 +34,7 @@ struct GemmConfig {
   static constexpr int kTokens = kTokens_;
   static constexpr int kColumnTiles = kTokens / 8;
   static constexpr int kConsumers = 128;
-  static constexpr int kThreads = kConsumers + (kGateUp ? 32 : 64);
+  static constexpr int kThreads = kConsumers + 32;
   static constexpr int kCtasPerSm = 2;
   static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
 
@@ -54,7 +54,6 @@ struct GemmConfig {
   static constexpr int kSharedBytes = (228 / kCtasPerSm - 1) * 1024;
   static constexpr int kStages = 16;  // at most; fewer where they fill the ring
   static constexpr int kRingBytes = (kSharedBytes - kScratchBytes - 4096) / 1024 * 1024;
-  static constexpr int kSumQueue = 2;
 };
 
 // A rank step of one run's factor.
@@ -73,8 +72,8 @@ struct StageHeader {
   int32_t num_tokens;
   int32_t index;  // of the weight tile within the expert; of the slab
   // Last stage of a weight tile.
-  int32_t num_expand_stages;
-  int32_t num_down_stages;
+  int32_t num_expand_cells;
+  int32_t num_down_cells;
   // Shrink items.
   int32_t num_slab_rows;
   int32_t rank;
@@ -93,11 +92,8 @@ struct alignas(1024) GemmShared {
   uint8_t ring[Config::kRingBytes];
   alignas(16) uint8_t scratch[Config::kScratchBytes];
   StageHeader headers[Config::kStages];
-  int4 sum_queue[Config::kSumQueue];  // first_row, num_tokens, index of the weight tile
   uint64_t full[Config::kStages];
   uint64_t empty[Config::kStages];
-  uint64_t stored[Config::kSumQueue];
-  uint64_t taken[Config::kSumQueue];
 };
 
 // The consumers' side of the ring. Stages are of different sizes; they come, and are given back, in
@@ -126,6 +122,13 @@ class RingWriter {
  public:
   __device__ RingWriter(GemmShared<Config>& shared, int lane) : shared_(shared), lane_(lane) {}
 
+  // Whether open() would not wait.
+  __device__ __forceinline__ bool has_room(int bytes) const {
+    const int size = (bytes + 1023) / 1024 * 1024;
+    const int unused = offset_ + size > Config::kRingBytes ? Config::kRingBytes - offset_ : 0;
+    return num_open_ < Config::kStages && head_ + unused + size - tail_ <= Config::kRingBytes;
+  }
+
   // Waits until `bytes` are free behind the last stage, and opens a stage there.
   __device__ __forceinline__ void open(int bytes) {
     const int size = (bytes + 1023) / 1024 * 1024;
@@ -151,6 +154,7 @@ class RingWriter {
   __device__ __forceinline__ uint8_t* data() const { return data_; }
   __device__ __forceinline__ StageHeader& header() const { return shared_.headers[stage_]; }
   __device__ __forceinline__ uint64_t* full() const { return &shared_.full[stage_]; }
+  __device__ __forceinline__ int stage() const { return stage_; }
 
  private:
   static_assert(Config::kStages <= 32, "a lane keeps the end of one stage");
@@ -197,6 +201,16 @@ __device__ __forceinline__ int load_acquire(const int32_t* at) {
   int value;
   asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
   return value;
+}
+
+// v, the down shrink: for each rank step and row one partial sum of 16 ranks from every gate_up
+// tile.
+__device__ __forceinline__ int v_row_bytes(const MoeSizes& s) {
+  return s.moe_intermediate_size / 64 * 16 * static_cast<int>(sizeof(float));
+}
+__device__ __forceinline__ float* v_of(const MoeLayerParams& p, int step, int row) {
+  const int64_t at = int64_t{step} * p.workspace.max_rows + row;
+  return p.workspace.v + at * (p.sizes.moe_intermediate_size / 64 * 16);
 }
 
 // --- producer: one warp that keeps the ring full ---
@@ -254,18 +268,6 @@ class Producer {
     }
   }
 
-  // Starts on the weights of the first tile before its activations are there.
-  __device__ void prefetch_weights(const MoeTokenTile& tile, int index) {
-    const uint8_t* weights = weights_of(tile, index);
-    const int bytes = stage_bytes(tile);
-    num_prefetched_ = min(depth(), min(Config::kStages, Config::kRingBytes / bytes));
-    for (int k = 0; k < num_prefetched_; ++k) {
-      ring_.open(bytes);
-      if (lane_ == 0) copy_weights(ring_.data(), weights, k, ring_.full());
-    }
-    __syncwarp();
-  }
-
   // 128 rows of an expert's matrix times the tokens of a tile.
   __device__ void weight_tile(const MoeTokenTile& tile, int index) {
     constexpr bool kGateUp = Config::kGateUp;
@@ -276,46 +278,43 @@ class Producer {
         activation_image(tile.first_row, tile.num_tokens, depth, Config::kScaleGroups);
     const uint8_t* activations =
         (kGateUp ? p_.workspace.x_image : p_.workspace.h_image) + image.begin;
-    const int bytes = stage_bytes(tile);
+    const int bytes = Config::kRowsOffset + (tile.num_tokens + 7) / 8 * 8 * 128;
 #pragma unroll 1
     for (int k = 0; k < depth; ++k) {
-      // Stages opened ahead are the first of the ring.
-      const bool prefetched = k < num_prefetched_;
-      if (!prefetched) ring_.open(bytes);
+      open(bytes);
       if (lane_ == 0) {
-        uint8_t* const data = prefetched ? shared_.ring + k * bytes : ring_.data();
-        uint64_t* const full = prefetched ? &shared_.full[k] : ring_.full();
-        StageHeader& header = prefetched ? shared_.headers[k] : ring_.header();
+        StageHeader& header = ring_.header();
         if (k == 0) {
           header.first_row = tile.first_row;
           header.num_tokens = tile.num_tokens;
           header.index = index;
         }
         if (Config::kLora && k == depth - 1) {
-          header.num_expand_stages =
-              (num_expand_cells_ + Config::kExpandCells - 1) / Config::kExpandCells;
-          header.num_down_stages = (num_down_cells_ + Config::kDownCells - 1) / Config::kDownCells;
+          header.num_expand_cells = num_expand_cells_;
+          header.num_down_cells = num_down_cells_;
         }
-        if (!prefetched) copy_weights(data, weights, k, full);
-        mbarrier_arrive_expect(full, image.depth_bytes);
-        bulk_copy(data + Config::kRowsOffset - image.scale_bytes,
-                  activations + int64_t{k} * image.depth_bytes, image.depth_bytes, full,
-                  CachePolicy::kEvictLast);
+        mbarrier_expect(ring_.full(), kMoeTileBytes);
+        bulk_copy(ring_.data(), weights + int64_t{k} * kMoeTileBytes, kMoeTileBytes, ring_.full(),
+                  CachePolicy::kEvictFirst);
       }
-      __syncwarp();
+      finish_stage(Config::kRowsOffset - image.scale_bytes,
+                   activations + int64_t{k} * image.depth_bytes, image.depth_bytes);
     }
-    num_prefetched_ = 0;
     if constexpr (Config::kLora) {
       if (num_expand_cells_ > 0) {
         if constexpr (kGateUp) wait_for_shrink();
-        factors<Config::kExpandCells, kExpandStepBytes>(tile.num_runs, num_expand_cells_,
+        factors<Config::kExpandCells, kExpandStepBytes>(tile, num_expand_cells_,
                                                         /*down=*/!kGateUp, 0);
       }
       if (num_down_cells_ > 0) {
-        factors<Config::kDownCells, kDownShrinkStepBytes>(tile.num_runs, num_down_cells_,
-                                                          /*down=*/true, 1);
+        factors<Config::kDownCells, kDownShrinkStepBytes>(tile, num_down_cells_, /*down=*/true, 1);
       }
     }
+  }
+
+  // After the last tile.
+  __device__ void finish() {
+    if (!results_ready_) take_results();
   }
 
  private:
@@ -324,13 +323,37 @@ class Producer {
   __device__ int depth() const {
     return (Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size) / 128;
   }
-  __device__ static int stage_bytes(const MoeTokenTile& tile) {
-    return Config::kRowsOffset + (tile.num_tokens + 7) / 8 * 8 * 128;
+  // The down kernel's producer starts before gate_up has finished: it fills the ring with weights
+  // and factors, remembers what h and v belong to them (lane i for stage i), and takes those when
+  // the ring is full.
+  __device__ void open(int bytes) {
+    if (!results_ready_ && !ring_.has_room(bytes)) take_results();
+    ring_.open(bytes);
   }
-  __device__ static void copy_weights(uint8_t* to, const uint8_t* weights, int k, uint64_t* full) {
-    mbarrier_expect(full, kMoeTileBytes);
-    bulk_copy(to, weights + int64_t{k} * kMoeTileBytes, kMoeTileBytes, full,
-              CachePolicy::kEvictFirst);
+  // Adds a result of the previous kernel to the stage, and closes it.
+  __device__ void finish_stage(int offset, const uint8_t* result, int bytes) {
+    if (results_ready_) {
+      if (lane_ == 0) {
+        mbarrier_arrive_expect(ring_.full(), bytes);
+        bulk_copy(ring_.data() + offset, result, bytes, ring_.full(), CachePolicy::kEvictLast);
+      }
+      __syncwarp();
+    } else if (lane_ == ring_.stage()) {
+      pending_to_ = ring_.data() + offset, pending_from_ = result, pending_bytes_ = bytes;
+    }
+  }
+  __device__ void take_results() {
+    __syncwarp();
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    fence_proxy_async();
+    if (pending_bytes_ > 0) {
+      mbarrier_arrive_expect(&shared_.full[lane_], pending_bytes_);
+      bulk_copy(pending_to_, pending_from_, pending_bytes_, &shared_.full[lane_],
+                CachePolicy::kEvictLast);
+    }
+    results_ready_ = true;
+    __syncwarp();
   }
   __device__ const uint8_t* weights_of(const MoeTokenTile& tile, int index) const {
     const int num_tiles =
@@ -346,7 +369,7 @@ class Producer {
     for (int i = 0; i < kRunsPerLane; ++i) {
       run_[i] = {};
       if (lane_ + 32 * i < tile.num_runs) {
-        run_[i] = load_entry(p_.workspace.runs + tile.first_run + lane_ + 32 * i);
+        run_[i] = load_entry(p_.workspace.runs + tile.first_row + lane_ + 32 * i);
         const MoeAdapterSlot& slot = p_.adapters[run_[i].slot];
         if constexpr (Config::kGateUp) {
           factor_[0][i] = slot.expand_gate_up + run_[i].expert * slot.expand_gate_up_stride +
@@ -379,15 +402,23 @@ class Producer {
 
   // Rank step by rank step, the factors of the runs that have it.
   template <int kCells, int kStepBytes>
-  __device__ void factors(int num_runs, int num_cells, bool down, int which) {
+  __device__ void factors(const MoeTokenTile& tile, int num_cells, bool down, int which) {
     const int rank0 = down ? run_[0].rank_down : run_[0].rank_gate_up;
     const int rank1 = down ? run_[1].rank_down : run_[1].rank_gate_up;
     const int max_rank = __reduce_max_sync(0xffffffffu, max(rank0, rank1));
     int cell = 0;
 #pragma unroll 1
     for (int step = 0; 16 * step < max_rank; ++step) {
+      if constexpr (!Config::kGateUp) {
+        // Consumers look for the step's v before its first cell.
+        if (cell > 0) close_cells(&cell);
+        const int bytes = tile.num_tokens * v_row_bytes(p_.sizes);
+        open(bytes);
+        if (lane_ == 0) ring_.header().num_cells = 0;
+        finish_stage(0, reinterpret_cast<const uint8_t*>(v_of(p_, step, tile.first_row)), bytes);
+      }
 #pragma unroll 1
-      for (int r = 0; r < num_runs; ++r) {
+      for (int r = 0; r < tile.num_runs; ++r) {
         const int from = r % 32;
         const bool second = r >= 32;
         const int rank = __shfl_sync(0xffffffffu, second ? rank1 : rank0, from);
@@ -398,7 +429,7 @@ class Producer {
         const auto mine =
             reinterpret_cast<uint64_t>(second ? factor_[which][1] : factor_[which][0]);
         const auto factor = reinterpret_cast<const uint8_t*>(__shfl_sync(0xffffffffu, mine, from));
-        if (cell == 0) ring_.open(min(kCells, num_cells) * kStepBytes);
+        if (cell == 0) open(min(kCells, num_cells) * kStepBytes);
         if (lane_ == 0) {
           const bool half = step_width(rank, step) == 8;
           const uint32_t bytes = half ? kStepBytes / 2 : kStepBytes;
@@ -435,7 +466,10 @@ class Producer {
   float scaling_[kRunsPerLane];
   int num_expand_cells_ = 0;
   int num_down_cells_ = 0;
-  int num_prefetched_ = 0;
+  bool results_ready_ = Config::kGateUp;
+  uint8_t* pending_to_ = nullptr;
+  const uint8_t* pending_from_ = nullptr;
+  int pending_bytes_ = 0;
 };
 
 // While routing is decided and memory idles: weights into L2 that will be needed for certain (the
@@ -461,11 +495,9 @@ class Consumer {
  public:
   static constexpr int kColumnTiles = Config::kColumnTiles;
 
-  __device__ Consumer(const MoeLayerParams& p, GemmShared<Config>& shared, bool sum_inside,
-                      int warp, int lane)
+  __device__ Consumer(const MoeLayerParams& p, GemmShared<Config>& shared, int warp, int lane)
       : p_(p),
         shared_(shared),
-        sum_inside_(sum_inside),
         ring_{shared},
         warp_(warp),
         lane_(lane),
@@ -536,7 +568,7 @@ class Consumer {
     // Early where there are registers to keep them through the main loop.
     constexpr bool kEarly = Config::kTokens <= 32;
     if constexpr (Config::kLora && Config::kGateUp && kEarly) load_u_rows(u_row);
-    int num_expand_stages = 0, num_down_stages = 0;
+    int num_expand_cells = 0, num_down_cells = 0;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -549,18 +581,18 @@ class Consumer {
     for (int k = 0; k < depth; ++k) {
       if (k > 0) ring_.wait_full();
       if (Config::kLora && k == depth - 1) {
-        num_expand_stages = ring_.header().num_expand_stages;
-        num_down_stages = ring_.header().num_down_stages;
+        num_expand_cells = ring_.header().num_expand_cells;
+        num_down_cells = ring_.header().num_down_cells;
       }
       multiply_stage();
       ring_.release(lane_);
     }
     if constexpr (Config::kLora && Config::kGateUp && !kEarly) load_u_rows(u_row);
-    if constexpr (Config::kLora) expand(num_expand_stages, u_row);
+    if constexpr (Config::kLora) expand(num_expand_cells, u_row);
     if constexpr (Config::kGateUp) {
       swiglu();
       store_h();
-      if constexpr (Config::kLora) down_shrink(num_down_stages);
+      if constexpr (Config::kLora) down_shrink(num_down_cells);
     } else {
       store_pairs();
     }
@@ -623,23 +655,23 @@ class Consumer {
   }
 
   // sum_ += B u (gate_up) or B v (down): every run's B times its tokens' columns, the others zero.
-  __device__ __forceinline__ void expand(int num_stages, const int* u_row) {
+  __device__ __forceinline__ void expand(int total, const int* u_row) {
     uint32_t gate[kColumnTiles][2], up[kColumnTiles][2];
-    int loaded_step = -1;
+    int loaded_step = -1, num_cells = 0;
 #pragma unroll 1
-    for (int stage = 0; stage < num_stages; ++stage) {
+    for (int done = 0; done < total; done += num_cells) {
+      if constexpr (!Config::kGateUp) {
+        ring_.wait_full();
+        if (ring_.header().num_cells == 0) load_v(gate);
+      }
       ring_.wait_full();
-      const int num_cells = ring_.header().num_cells;
+      num_cells = ring_.header().num_cells;
 #pragma unroll 1
       for (int c = 0; c < num_cells; ++c) {
         const FactorCell cell = ring_.header().cells[c];
-        if (cell.step != loaded_step) {
+        if constexpr (Config::kGateUp) {
+          if (cell.step != loaded_step) load_u(u_row, cell.step, gate, up);
           loaded_step = cell.step;
-          if constexpr (Config::kGateUp) {
-            load_u(u_row, cell.step, gate, up);
-          } else {
-            load_v(cell.step, gate);
-          }
         }
         const bool whole = !cell.is_half;
         const int bytes = whole ? 16 : 8;
@@ -694,24 +726,25 @@ class Consumer {
     }
   }
 
-  // v is stored as one partial sum for each gate_up tile; they are added in order.
-  __device__ __forceinline__ void load_v(int step, uint32_t (&v)[kColumnTiles][2]) {
-    const MoeWorkspace& w = p_.workspace;
+  // The stage of a step's v; the partial sums of the gate_up tiles are added in their order.
+  __device__ __forceinline__ void load_v(uint32_t (&v)[kColumnTiles][2]) {
     const int num_parts = p_.sizes.moe_intermediate_size / 64;
+    ring_.wait_full();
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j) {
       if (8 * j >= num_tokens_) break;
-      const int row = first_row_ + min(8 * j + row_, num_tokens_ - 1);
-      const float* at = w.v + int64_t{row} * num_parts * w.v_stride + 16 * step + column_;
+      const int n = min(8 * j + row_, num_tokens_ - 1);
+      const float* at = reinterpret_cast<const float*>(ring_.data()) + n * num_parts * 16 + column_;
       float2 low = {}, high = {};
-#pragma unroll 8
-      for (int i = 0; i < num_parts; ++i, at += w.v_stride) {
-        const float2 a = __ldcg(reinterpret_cast<const float2*>(at));
-        const float2 b = __ldcg(reinterpret_cast<const float2*>(at + 8));
+#pragma unroll 4
+      for (int i = 0; i < num_parts; ++i, at += 16) {
+        const float2 a = *reinterpret_cast<const float2*>(at);
+        const float2 b = *reinterpret_cast<const float2*>(at + 8);
         low.x += a.x, low.y += a.y, high.x += b.x, high.y += b.y;
       }
       v[j][0] = pack_bf16(low.x, low.y), v[j][1] = pack_bf16(high.x, high.y);
     }
+    ring_.release(lane_);
   }
 
   // h = silu(gate) * up, as BF16 [tokens, 64] into shared memory.
@@ -760,15 +793,14 @@ class Consumer {
 
   // v[token, tile, rank] = scaling * sum over the tile's features of A[rank, f] h[token, f]; the
   // warps take cells in turn.
-  __device__ __forceinline__ void down_shrink(int num_stages) {
-    const MoeWorkspace& w = p_.workspace;
-    const int num_parts = p_.sizes.moe_intermediate_size / 64;
+  __device__ __forceinline__ void down_shrink(int total) {
     const uint32_t h =
         shared_address(shared_.scratch) + lane_ % 8 * Config::kHStride + lane_ / 8 % 2 * 16;
+    int num_cells = 0;
 #pragma unroll 1
-    for (int stage = 0; stage < num_stages; ++stage) {
+    for (int done = 0; done < total; done += num_cells) {
       ring_.wait_full();
-      const int num_cells = ring_.header().num_cells;
+      num_cells = ring_.header().num_cells;
 #pragma unroll 1
       for (int c = warp_; c < num_cells; c += 4) {
         const FactorCell cell = ring_.header().cells[c];
@@ -791,8 +823,7 @@ class Consumer {
           for (int i = 0; i < 4; ++i) {
             const int n = 8 * j + column_ + i % 2;
             if (n < cell.begin || n >= cell.end || (i >= 2 && !whole)) continue;
-            w.v[(int64_t{first_row_ + n} * num_parts + index_) * w.v_stride + 16 * cell.step +
-                row_ + i / 2 * 8] = d[i] * scaling;
+            v_of(p_, cell.step, first_row_ + n)[16 * index_ + row_ + i / 2 * 8] = d[i] * scaling;
           }
         }
       }
@@ -800,7 +831,7 @@ class Consumer {
     }
   }
 
-  // 128 outputs of each pair, as BF16, and word to the warp that sums.
+  // 128 outputs of each pair, as BF16.
   __device__ __forceinline__ void store_pairs() {
     uint8_t* const scratch = shared_.scratch + warp_ * 8 * Config::kOutStride;
     const uint32_t in = shared_address(scratch) + lane_ % 8 * Config::kOutStride + lane_ / 8 * 16;
@@ -821,101 +852,22 @@ class Consumer {
         *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(out);
       }
     }
-    __syncwarp();
-    if (!sum_inside_) return;
-    if (lane_ == 0) {
-      mbarrier_wait(&shared_.taken[queue_slot_], queue_parity_ ^ 1);
-      if (warp_ == 0)
-        shared_.sum_queue[queue_slot_] = make_int4(first_row_, num_tokens_, index_, 0);
-      mbarrier_arrive(&shared_.stored[queue_slot_]);
-    }
-    __syncwarp();
-    if (++queue_slot_ == Config::kSumQueue) queue_slot_ = 0, queue_parity_ ^= 1;
   }
 
   const MoeLayerParams& p_;
   GemmShared<Config>& shared_;
-  bool sum_inside_;
   RingReader<Config> ring_;
   int warp_, lane_;
   int row_, column_;  // of a lane in a fragment
   int first_row_ = 0, num_tokens_ = 0, index_ = 0;
-  int queue_slot_ = 0;
-  uint32_t queue_parity_ = 0;
   float sum_[2][kColumnTiles][4];
 };
 
-// --- the warp that sums: whoever stores the last pair of a token, for 128 outputs, adds them ---
-
-// y[token, 128 index ..] = sum over its pairs, in their order, of weight * pair_out.
-__device__ __forceinline__ void sum_token(const MoeLayerParams& p, int token, int index, int lane) {
-  const MoeWorkspace& w = p.workspace;
-  const int per_token = p.sizes.pairs_per_token(), hidden = p.sizes.hidden_size;
-  int my_row = -1;
-  float my_weight = 0.0f;
-  if (lane < per_token) {
-    my_row = __ldcg(w.row_of_pair + int64_t{token} * per_token + lane);
-    my_weight = __ldcg(w.weight_of_pair + int64_t{token} * per_token + lane);
-  }
-  float4 sum = {};
-#pragma unroll 8
-  for (int k = 0; k < per_token; ++k) {
-    const int row = __shfl_sync(0xffffffffu, my_row, k);
-    const float weight = __shfl_sync(0xffffffffu, my_weight, k);
-    if (row < 0) continue;
-    const uint2 four = __ldcg(reinterpret_cast<const uint2*>(w.pair_out + int64_t{row} * hidden +
-                                                             128 * index + 4 * lane));
-    const float2 low = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&four.x));
-    const float2 high = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&four.y));
-    sum.x += weight * low.x, sum.y += weight * low.y;
-    sum.z += weight * high.x, sum.w += weight * high.y;
-  }
-  *reinterpret_cast<uint2*>(p.y + int64_t{token} * hidden + 128 * index + 4 * lane) =
-      make_uint2(pack_bf16(sum.x, sum.y), pack_bf16(sum.z, sum.w));
-}
-
-template <class Config>
-__device__ void sum_pairs(const MoeLayerParams& p, GemmShared<Config>& shared, int num_units,
-                          int lane) {
-  int slot = 0;
-  uint32_t parity = 0;
-#pragma unroll 1
-  for (int unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
-    mbarrier_wait(&shared.stored[slot], parity);
-    const int4 stored = shared.sum_queue[slot];
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(&shared.taken[slot]);
-    if (++slot == Config::kSumQueue) slot = 0, parity ^= 1;
-    for (int begin = 0; begin < stored.y; begin += 32) {
-      int token = 0;
-      bool last = false;
-      if (begin + lane < stored.y) {
-        token = __ldcg(p.workspace.token_of_row + stored.x + begin + lane);
-        const int want = __ldcg(p.workspace.num_pairs_of_token + token);
-        // Release of the consumers' stores, which came to this warp through the barrier; acquire
-        // of those of other CTAs.
-        __threadfence();
-        int32_t* arrivals = p.workspace.arrivals + token * (p.sizes.hidden_size / 128) + stored.z;
-        last = atomicAdd(arrivals, 1) + 1 == want;
-        __threadfence();
-      }
-      for (unsigned todo = __ballot_sync(0xffffffffu, last); todo != 0; todo &= todo - 1) {
-        sum_token(p, __shfl_sync(0xffffffffu, token, __ffs(todo) - 1), stored.z, lane);
-      }
-    }
-  }
-}
-
 // --- the kernel ---
-
-struct GemmOptions {
-  bool sum_inside;
-  int32_t num_prefetched_experts;
-};
 
 template <class Config>
 __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_fp8_gemm_kernel(
-    const __grid_constant__ MoeLayerParams p, const GemmOptions options) {
+    const __grid_constant__ MoeLayerParams p, int num_prefetched_experts) {
   // --- who am I; shared memory and barriers ---
   extern __shared__ __align__(1024) uint8_t dynamic_shared[];
   auto& shared = *reinterpret_cast<GemmShared<Config>*>(dynamic_shared);
@@ -925,10 +877,6 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_fp8_
       mbarrier_init(&shared.full[i], 1);
       mbarrier_init(&shared.empty[i], Config::kConsumers / 32);
     }
-    for (int i = 0; i < Config::kSumQueue; ++i) {
-      mbarrier_init(&shared.stored[i], Config::kConsumers / 32);
-      mbarrier_init(&shared.taken[i], 1);
-    }
     mbarrier_init_fence();
   }
   __syncthreads();
@@ -936,53 +884,51 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_fp8_
   const MoeWorkspace& w = p.workspace;
   const int tiles_per_expert =
       Config::kGateUp ? p.sizes.moe_intermediate_size / 64 : p.sizes.hidden_size / 128;
-  Producer<Config> producer(p, shared, lane);
-  int num_units = 0, num_items = 0;
-  const auto load_counts = [&] {
-    num_units = __ldcg(&w.counts->num_tiles) * tiles_per_expert;
-    if (Config::kGateUp && Config::kLora) num_items = __ldcg(&w.counts->num_shrink_items);
-  };
-
-  // --- before the previous kernel has finished ---
   if constexpr (Config::kGateUp) {
+    // --- while routing is decided ---
     if (warp == Config::kConsumers / 32 && lane == 0)
-      prefetch_experts(p.sizes, p.weights, options.num_prefetched_experts);
+      prefetch_experts(p.sizes, p.weights, num_prefetched_experts);
     wait_for_previous_kernel();
-    load_counts();
-  } else {
-    // gate_up lets this kernel start only when routing is complete: the lists are there.
-    load_counts();
-    const int unit = blockIdx.x;
-    if (warp == Config::kConsumers / 32 && unit < num_units) {
-      producer.prefetch_weights(load_entry(w.tiles + unit / tiles_per_expert),
-                                unit % tiles_per_expert);
-    }
-    wait_for_previous_kernel();
+    let_next_kernel_start();
   }
-  let_next_kernel_start();
+  // gate_up lets the down kernel start only when routing is complete: its lists are there before
+  // gate_up has finished, and only h and v are waited for.
+  const int num_units = __ldcg(&w.counts->num_tiles) * tiles_per_expert;
+  const int num_items = Config::kGateUp && Config::kLora ? __ldcg(&w.counts->num_shrink_items) : 0;
   // CTAs with fewer units take the first shrink items.
   const int first_item = gridDim.x - 1 - blockIdx.x;
 
   if (warp == Config::kConsumers / 32) {
     // --- producer ---
-    if (Config::kGateUp && blockIdx.x == 0 && lane == 0) w.counts->arrived = 0;
-    fence_proxy_async();
-    if constexpr (Config::kGateUp && Config::kLora) {
+    Producer<Config> producer(p, shared, lane);
+    if constexpr (Config::kGateUp) {
+      fence_proxy_async();
+      if constexpr (Config::kLora) {
 #pragma unroll 1
-      for (int i = first_item; i < num_items; i += gridDim.x)
-        producer.shrink(load_entry(w.shrink_items + i));
+        for (int i = first_item; i < num_items; i += gridDim.x)
+          producer.shrink(load_entry(w.shrink_items + i));
+      }
     }
+    // Read along with the counts, so it may not exist; it lies in the workspace all the same.
+    MoeTokenTile tile = load_entry(w.tiles + blockIdx.x / tiles_per_expert);
 #pragma unroll 1
-    for (int unit = blockIdx.x; unit < num_units; unit += gridDim.x)
-      producer.weight_tile(load_entry(w.tiles + unit / tiles_per_expert), unit % tiles_per_expert);
-  } else if (warp > Config::kConsumers / 32) {
-    // --- sums ---
-    if constexpr (!Config::kGateUp) {
-      if (options.sum_inside) sum_pairs(p, shared, num_units, lane);
+    for (int unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
+      // The next tile's entry comes while this one's weights are on their way.
+      const MoeTokenTile current = tile;
+      if (unit + static_cast<int>(gridDim.x) < num_units)
+        tile = load_entry(w.tiles + (unit + gridDim.x) / tiles_per_expert);
+      producer.weight_tile(current, unit % tiles_per_expert);
     }
+    producer.finish();
   } else {
     // --- consumers ---
-    Consumer<Config> consumer(p, shared, options.sum_inside, warp, lane);
+    if constexpr (!Config::kGateUp) {
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+      // For the routing of the next layer, which counts from zero.
+      if (blockIdx.x == 0 && threadIdx.x == 0) w.counts->arrived = w.counts->num_shrink_items = 0;
+    }
+    Consumer<Config> consumer(p, shared, warp, lane);
     if constexpr (Config::kGateUp && Config::kLora) {
 #pragma unroll 1
       for (int i = first_item; i < num_items; i += gridDim.x) consumer.shrink();

@@ -9,7 +9,7 @@ namespace {
 // Tokens up to which one launch does everything, and up to which every CTA routes all of them
 // itself: that costs less than telling each other.
 constexpr int kFusedTokens = 256;
-constexpr int kRedundantTokens = 32;
+constexpr int kRedundantTokens = 16;
 
 enum class RoutingPart { kAll, kRoute, kSort, kQuantize };
 
@@ -68,31 +68,26 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
   wait_for_previous_kernel();
 
   // --- first loads of x, while routing is decided ---
-  // CTA 0 of a larger grid writes the lists and quantises nothing.
-  const int quantizers = kAll && gridDim.x > 1 ? gridDim.x - 1 : gridDim.x;
-  const int quantizer = kAll && gridDim.x > 1 ? static_cast<int>(blockIdx.x) - 1 : blockIdx.x;
-  const int first_task = quantizer * kRoutingWarps + warp, num_tasks = p.num_tokens * depth;
+  const int first_task = blockIdx.x * kRoutingWarps + warp, num_tasks = p.num_tokens * depth;
   const auto load_x = [&](int task) {
     const int64_t at = int64_t{task / depth} * p.sizes.hidden_size + task % depth * 128 + 4 * lane;
     return *reinterpret_cast<const uint2*>(p.x + at);
   };
   uint2 four = {};
-  if (quantizer >= 0 && first_task < num_tasks) four = load_x(first_task);
+  if (first_task < num_tasks) four = load_x(first_task);
 
   // --- zeros that later kernels count from ---
   if constexpr (kAll || kPart == RoutingPart::kRoute) {
     const int thread = blockIdx.x * kRoutingThreads + threadIdx.x;
     const int threads = gridDim.x * kRoutingThreads;
-    for (int i = thread; i < num_tasks; i += threads) p.workspace.arrivals[i] = 0;
     if (p.adapters != nullptr) {
-      for (int i = thread; i < num_pairs; i += threads) p.workspace.run_ready[i] = 0;
+      for (int i = thread; i < max_rows; i += threads) p.workspace.run_ready[i] = 0;
       for (int i = thread; i < p.num_slots; i += threads)
-        p.workspace.run_ready[p.workspace.max_runs + i] = 0;
+        p.workspace.run_ready[p.workspace.max_rows + i] = 0;
     }
   }
-
   if constexpr (kAll || kPart == RoutingPart::kSort) {
-    if (p.adapters != nullptr && blockIdx.x == 0) load_slot_facts(p, facts);
+    if (p.adapters != nullptr) load_slot_facts(p, facts);
   }
 
   // --- choose experts ---
@@ -122,17 +117,16 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
   if constexpr (kAll || kPart == RoutingPart::kSort) {
     int num_rows, num_tiles;
     if constexpr (kAll) {
-      sort_pairs_by_bits(p, s, facts, tile_tokens, blockIdx.x == 0, &num_rows, &num_tiles);
+      sort_pairs_by_bits(p, s, facts, tile_tokens, &num_rows, &num_tiles);
     } else {
-      sort_pairs(p, s, facts, warp_count, next, tile_tokens, /*lists=*/true, &num_rows, &num_tiles);
+      sort_pairs(p, s, facts, warp_count, next, tile_tokens, &num_rows, &num_tiles);
     }
-    if (blockIdx.x == 0) write_lists(p, s, facts, tile_tokens, num_rows, num_tiles);
+    write_lists(p, s, facts, tile_tokens, num_rows, num_tiles);
   }
 
   // --- quantise x into the rows ---
   if constexpr (kAll || kPart == RoutingPart::kQuantize) {
-    if (quantizer < 0) return;
-    for (int task = first_task; task < num_tasks; task += quantizers * kRoutingWarps) {
+    for (int task = first_task; task < num_tasks; task += gridDim.x * kRoutingWarps) {
       if (task != first_task) four = load_x(task);
       quantize_x(p, s, task / depth, task % depth, four, tile_tokens, lane);
     }
@@ -171,13 +165,13 @@ void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream
   const int num_keys = p.sizes.all_experts();
   const int max_rows = (num_pairs + 7 * std::min(num_pairs, num_keys) + 15) / 8 * 8;
   const int tasks = p.num_tokens * (p.sizes.hidden_size / 128);
-  const int quantizers = std::min((tasks + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms - 1);
+  const int num_ctas = std::min((tasks + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms);
   if (p.num_tokens <= kFusedTokens) {
     const int64_t ints =
         int64_t{kSlotFactsInts} * p.num_slots +
         routing_scratch_ints(num_pairs, p.num_tokens, max_rows, num_keys, p.num_slots) +
         int64_t{num_keys} * ((p.num_tokens + 31) / 32);
-    launch_part<RoutingPart::kAll>(p, plan, 1 + quantizers, ints, max_rows, stream);
+    launch_part<RoutingPart::kAll>(p, plan, num_ctas, ints, max_rows, stream);
     return;
   }
   const int routers = std::min((p.num_tokens + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms);

@@ -29,8 +29,6 @@ struct RoutingScratch {
   int32_t* order_of_token;  // [T], the inverse
   int32_t* token_of_row;    // [R], -1 where a tile's rows end
   int32_t* slot_of_row;     // [R], kNoAdapter there
-  int32_t* key_of_row8;     // [R / 8 + 1]
-  int32_t* run_of_row8;     // [R / 8 + 1], runs that start before the row
   int32_t* count;           // [keys]
   int32_t* first_row;       // [keys]
   int32_t* first_tile;      // [keys]
@@ -53,8 +51,6 @@ __device__ inline RoutingScratch routing_scratch(int32_t* at, int32_t num_pairs,
   s.order_of_token = take(num_tokens);
   s.token_of_row = take(max_rows);
   s.slot_of_row = take(max_rows);
-  s.key_of_row8 = take(max_rows / 8 + 1);
-  s.run_of_row8 = take(max_rows / 8 + 1);
   s.count = take(num_keys);
   s.first_row = take(num_keys);
   s.first_tile = take(num_keys);
@@ -78,14 +74,16 @@ struct WarpKeys {
 
   // Takes the largest key out and returns its expert, the lowest where several have it.
   __device__ int take_largest(int lane, uint32_t* value = nullptr) {
-    uint32_t best = 0;
+    // Four maxima side by side: one chain of them all would be most of the latency.
+    uint32_t best[4] = {key[0], key[1], key[2], key[3]};
 #pragma unroll
-    for (int i = 0; i < kExpertsPerLane; ++i) best = max(best, key[i]);
-    const uint32_t largest = __reduce_max_sync(kAllLanes, best);
+    for (int i = 4; i < kExpertsPerLane; ++i) best[i % 4] = max(best[i % 4], key[i]);
+    const uint32_t largest =
+        __reduce_max_sync(kAllLanes, max(max(best[0], best[1]), max(best[2], best[3])));
     unsigned mine = 0x7fffffffu;
 #pragma unroll
-    for (int i = 0; i < kExpertsPerLane; ++i)
-      mine = min(mine, key[i] == largest && largest != 0 ? lane + 32 * i : 0x7fffffffu);
+    for (int i = kExpertsPerLane - 1; i >= 0; --i)
+      if (key[i] == largest && largest != 0) mine = lane + 32 * i;
     const int expert = static_cast<int>(__reduce_min_sync(kAllLanes, mine));
 #pragma unroll
     for (int i = 0; i < kExpertsPerLane; ++i) {
@@ -291,24 +289,22 @@ __device__ inline void load_slot_facts(const MoeLayerParams& p, SlotFacts* facts
 
 // Row `row` goes to pair `pair` of the token that is `order`-th by adapter.
 __device__ inline void place_pair(const MoeLayerParams& p, const RoutingScratch& s,
-                                  const SlotFacts* facts, int pair, int order, int row,
-                                  bool lists) {
+                                  const SlotFacts* facts, int pair, int order, int row) {
   s.row_of_pair[pair] = row;
-  if (!lists) return;
   const int token = pair / p.sizes.pairs_per_token();
   s.token_of_row[row] = token;
   if (p.adapters == nullptr) return;
   const int slot = p.adapter_slot_of_token[token];
   s.slot_of_row[row] = slot;
   const bool shared = slot >= 0 && facts[slot].shared_a != 0;
-  p.workspace.u_row_of_row[row] = shared ? p.workspace.max_rows + order : row;
+  if (pair % gridDim.x == blockIdx.x)
+    p.workspace.u_row_of_row[row] = shared ? p.workspace.max_rows + order : row;
 }
 
-// Sorts the pairs by (expert, adapter). Leaves everything of `s` but key_of_row8 and run_of_row8;
-// token_of_row only where `lists` is set.
+// Sorts the pairs by (expert, adapter). Leaves everything of `s`.
 __device__ inline void sort_pairs(const MoeLayerParams& p, const RoutingScratch& s,
                                   const SlotFacts* facts, int32_t* warp_count, int32_t* next,
-                                  int tile_tokens, bool lists, int* num_rows, int* num_tiles) {
+                                  int tile_tokens, int* num_rows, int* num_tiles) {
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
   const int num_pairs = p.num_tokens * per_token;
   for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) s.count[k] = 0;
@@ -352,15 +348,15 @@ __device__ inline void sort_pairs(const MoeLayerParams& p, const RoutingScratch&
   };
   stable_positions(
       num_pairs, num_keys, next, warp_count, [&](int i) { return s.expert_of_pair[pair_at(i)]; },
-      [&](int i, int row) { place_pair(p, s, facts, pair_at(i), i / per_token, row, lists); });
+      [&](int i, int row) { place_pair(p, s, facts, pair_at(i), i / per_token, row); });
 }
 
 // The same for up to 256 tokens, faster: for each expert a row of bits says which tokens it has, in
 // the order of their adapters; a pair's place among its expert's is a count of bits. s.members is
 // zero.
 __device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const RoutingScratch& s,
-                                          const SlotFacts* facts, int tile_tokens, bool lists,
-                                          int* num_rows, int* num_tiles) {
+                                          const SlotFacts* facts, int tile_tokens, int* num_rows,
+                                          int* num_tiles) {
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
   const int num_pairs = p.num_tokens * per_token, words = (p.num_tokens + 31) / 32;
   // --- the order of the tokens by adapter ---
@@ -378,13 +374,11 @@ __device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const Routing
         order += other < slot || (other == slot && i < t);
       }
     }
-    if (lists) {
-      for (int k = threadIdx.x; k < p.num_slots + 2; k += kRoutingThreads) {
-        int before = 0;
+    for (int k = kRoutingThreads - 1 - threadIdx.x; k < p.num_slots + 2; k += kRoutingThreads) {
+      int before = 0;
 #pragma unroll 8
-        for (int i = 0; i < p.num_tokens; ++i) before += s.token_order[i] + 1 < k;
-        s.slot_begin[k] = before;
-      }
+      for (int i = 0; i < p.num_tokens; ++i) before += s.token_order[i] + 1 < k;
+      s.slot_begin[k] = before;
     }
     __syncthreads();
     if (t < p.num_tokens) s.order_of_token[t] = order, s.token_order[order] = t;
@@ -406,148 +400,127 @@ __device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const Routing
   }
   __syncthreads();
   place_keys(s, num_keys, tile_tokens, num_rows, num_tiles);
-  if (lists) {
-    for (int r = threadIdx.x; r < *num_rows; r += kRoutingThreads)
-      s.token_of_row[r] = s.slot_of_row[r] = -1;
-    __syncthreads();
-  }
+  for (int r = threadIdx.x; r < *num_rows; r += kRoutingThreads)
+    s.token_of_row[r] = s.slot_of_row[r] = -1;
+  __syncthreads();
   for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads) {
     const int key = s.expert_of_pair[i], at = s.order_of_token[i / per_token];
     if (key < 0) continue;
     int row = s.first_row[key];
     for (int word = 0; word < at / 32; ++word) row += __popc(s.members[key * words + word]);
     row += __popc(s.members[key * words + at / 32] & ((1u << at % 32) - 1));
-    place_pair(p, s, facts, i, at, row, lists);
+    place_pair(p, s, facts, i, at, row);
   }
   __syncthreads();
 }
 
-// Writes what the GEMM kernels read: tiles, runs, shrink items.
+// Writes what the GEMM kernels read: tiles, runs, shrink items. Every CTA knows the whole order and
+// writes its share: a warp takes an expert, a lane a row.
 __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch& s,
                                    const SlotFacts* facts, int tile_tokens, int num_rows,
                                    int num_tiles) {
   const MoeWorkspace& w = p.workspace;
-  __shared__ int num_items;
+  const int lane = threadIdx.x % 32;
+  const int thread = blockIdx.x * kRoutingThreads + threadIdx.x;
+  const int num_threads = gridDim.x * kRoutingThreads;
+  // Neighbouring experts go to different CTAs.
+  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x, num_warps = num_threads / 32;
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
   const int shared = p.sizes.num_shared_experts;
-  const auto expert_of = [&](int key) { return key < shared ? p.sizes.num_experts : key - shared; };
-  if (threadIdx.x == 0) num_items = 0;
-  for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) {
-    for (int j = 0; j * tile_tokens < s.count[k]; ++j) {
-      const int row = s.first_row[k] + j * tile_tokens;
-      const int tokens = min(tile_tokens, s.count[k] - j * tile_tokens);
-      if (p.adapters == nullptr) {
-        w.tiles[s.first_tile[k] + j] = {
-            .expert = expert_of(k), .first_row = row, .num_tokens = tokens};
-      }
-      for (int r = row; r < row + tokens; r += 8) s.key_of_row8[r / 8] = k;
-    }
-  }
-  for (int r = threadIdx.x; r < num_rows; r += kRoutingThreads)
-    w.token_of_row[r] = s.token_of_row[r];
-  for (int i = threadIdx.x; i < p.num_tokens * per_token; i += kRoutingThreads)
+  for (int r = thread; r < num_rows; r += num_threads) w.token_of_row[r] = s.token_of_row[r];
+  for (int i = thread; i < p.num_tokens * per_token; i += num_threads)
     w.row_of_pair[i] = s.expert_of_pair[i] >= 0 ? s.row_of_pair[i] : -1;
-  for (int t = threadIdx.x; t < p.num_tokens; t += kRoutingThreads) {
-    int count = 0;
-    for (int k = 0; k < per_token; ++k) count += s.expert_of_pair[t * per_token + k] >= 0;
-    w.num_pairs_of_token[t] = count;
-  }
-  __syncthreads();
-  if (p.adapters != nullptr) {
-    // Runs: a row starts one where its adapter is not that of the row before, or a tile begins.
-    unsigned long long before = 0;  // low half: runs, high half: shrink items
-    for (int begin = 0; begin < num_rows; begin += kRoutingThreads) {
-      const int r = begin + threadIdx.x;
-      const int slot = r < num_rows ? s.slot_of_row[r] : kNoAdapter;
-      int key = 0, first = 0;
-      bool starts = false;
-      SlotFacts of_slot = {};
-      int slabs = 0;
-      if (slot >= 0) {
-        key = s.key_of_row8[r / 8];
-        first = s.first_row[key] + ((r - s.first_row[key]) & -tile_tokens);
-        starts = r == first || s.slot_of_row[r - 1] != slot;
+  if (p.adapters == nullptr) {
+    for (int k = thread; k < num_keys; k += num_threads) {
+      for (int j = 0; j * tile_tokens < s.count[k]; ++j) {
+        w.tiles[s.first_tile[k] + j] = {
+            .expert = k < shared ? p.sizes.num_experts : k - shared,
+            .first_row = s.first_row[k] + j * tile_tokens,
+            .num_tokens = min(tile_tokens, s.count[k] - j * tile_tokens),
+            .num_runs = 0};
+      }
+    }
+  } else {
+    for (int t = thread; t < p.num_tokens; t += num_threads)
+      w.token_of_row[w.max_rows + t] = s.token_order[t];
+    for (int k = warp; k < num_keys; k += num_warps) {
+      const int expert = k < shared ? p.sizes.num_experts : k - shared;
+      for (int j = 0; j * tile_tokens < s.count[k]; ++j) {
+        const int first = s.first_row[k] + j * tile_tokens;
+        const int tokens = min(tile_tokens, s.count[k] - j * tile_tokens);
+        // Runs: neighbours of one adapter. Tiles with adapters have at most 32 tokens.
+        const int slot = lane < tokens ? s.slot_of_row[first + lane] : kNoAdapter - 1;
+        const int left = __shfl_up_sync(kAllLanes, slot, 1);
+        const bool boundary = lane == 0 || slot != left;
+        const unsigned boundaries = __ballot_sync(kAllLanes, boundary);
+        const bool starts = boundary && slot >= 0;
+        const unsigned runs = __ballot_sync(kAllLanes, starts);
+        const int run = first + __popc(runs & ((1u << lane) - 1));
+        const unsigned later = lane < 31 ? boundaries >> (lane + 1) : 0;
+        const int end = later != 0 ? lane + __ffs(later) : tokens;
+        SlotFacts of_slot = {};
+        int slabs = 0;
         if (starts) {
           of_slot = facts[slot];
           if (!of_slot.shared_a) slabs = (of_slot.shrink_rows + 63) / 64;
         }
-      }
-      unsigned long long total;
-      const unsigned long long at =
-          before + scan_exclusive((static_cast<unsigned long long>(slabs) << 32) | starts, &total);
-      before += total;
-      const int run = static_cast<int>(at & 0xffffffffu);
-      if (r < num_rows && r % 8 == 0) s.run_of_row8[r / 8] = run;
-      if (!starts) continue;
-      const int tile_end = min(first + tile_tokens, s.first_row[key] + s.count[key]);
-      int end = r + 1;
-      while (end < tile_end && s.slot_of_row[end] == slot) ++end;
-      MoeRun out = {.slot = slot,
-                    .begin = r - first,
-                    .end = end - first,
-                    .ready_index = run,
-                    .ready_count = (of_slot.shrink_rows + 15) / 16,
-                    .rank_gate_up = of_slot.rank_gate_up,
-                    .rank_down = of_slot.rank_down,
-                    .expert = expert_of(key)};
-      if (of_slot.shared_a) {
-        const int tokens = s.slot_begin[slot + 2] - s.slot_begin[slot + 1];
-        out.ready_index = w.max_runs + slot;
-        out.ready_count *= (tokens + tile_tokens - 1) / tile_tokens;
-      }
-      w.runs[run] = out;
-      const int item = static_cast<int>(at >> 32);
-      for (int slab = 0; slab < slabs; ++slab) {
-        w.shrink_items[item + slab] = {.slot = slot,
-                                       .expert = out.expert,
-                                       .slab = slab,
-                                       .first_row = r,
-                                       .num_tokens = end - r,
-                                       .ready_index = run};
-      }
-    }
-    if (threadIdx.x == 0) {
-      s.run_of_row8[num_rows / 8] = static_cast<int>(before & 0xffffffffu);
-      num_items = static_cast<int>(before >> 32);
-    }
-    for (int t = threadIdx.x; t < p.num_tokens; t += kRoutingThreads)
-      w.token_of_row[w.max_rows + t] = s.token_order[t];
-    __syncthreads();
-    for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) {
-      for (int j = 0; j * tile_tokens < s.count[k]; ++j) {
-        const int row = s.first_row[k] + j * tile_tokens;
-        const int tokens = min(tile_tokens, s.count[k] - j * tile_tokens);
-        const int run = s.run_of_row8[row / 8];
-        w.tiles[s.first_tile[k] + j] = {.expert = expert_of(k),
-                                        .first_row = row,
-                                        .num_tokens = tokens,
-                                        .first_run = run,
-                                        .num_runs = s.run_of_row8[(row + tokens + 7) / 8] - run};
+        int item = slabs;  // inclusive, then exclusive sum over the lanes
+        for (int step = 1; step < 32; step *= 2) {
+          const int before = __shfl_up_sync(kAllLanes, item, step);
+          if (lane >= step) item += before;
+        }
+        int base = 0;
+        if (lane == 31 && item > 0) base = atomicAdd(&w.counts->num_shrink_items, item);
+        item += __shfl_sync(kAllLanes, base, 31) - slabs;
+        if (starts) {
+          MoeRun out = {.slot = slot,
+                        .begin = lane,
+                        .end = end,
+                        .ready_index = run,
+                        .ready_count = (of_slot.shrink_rows + 15) / 16,
+                        .rank_gate_up = of_slot.rank_gate_up,
+                        .rank_down = of_slot.rank_down,
+                        .expert = expert};
+          if (of_slot.shared_a) {
+            const int of_adapter = s.slot_begin[slot + 2] - s.slot_begin[slot + 1];
+            out.ready_index = w.max_rows + slot;
+            out.ready_count *= (of_adapter + tile_tokens - 1) / tile_tokens;
+          }
+          w.runs[run] = out;
+          for (int slab = 0; slab < slabs; ++slab) {
+            w.shrink_items[item + slab] = {.slot = slot,
+                                           .expert = expert,
+                                           .slab = slab,
+                                           .first_row = first + lane,
+                                           .num_tokens = end - lane,
+                                           .ready_index = run};
+          }
+        }
+        if (lane == 0) {
+          w.tiles[s.first_tile[k] + j] = {
+              .expert = expert, .first_row = first, .num_tokens = tokens, .num_runs = __popc(runs)};
+        }
       }
     }
     // An A that experts share is multiplied once a token.
-    for (int slot = threadIdx.x; slot < p.num_slots; slot += kRoutingThreads) {
+    for (int slot = thread; slot < p.num_slots; slot += num_threads) {
       const int begin = s.slot_begin[slot + 1], end = s.slot_begin[slot + 2];
       if (begin == end || !facts[slot].shared_a) continue;
       const int slabs = (facts[slot].shrink_rows + 63) / 64;
       for (int t = begin; t < end; t += tile_tokens) {
-        const int item = atomicAdd(&num_items, slabs);
+        const int item = atomicAdd(&w.counts->num_shrink_items, slabs);
         for (int slab = 0; slab < slabs; ++slab) {
           w.shrink_items[item + slab] = {.slot = slot,
                                          .expert = 0,
                                          .slab = slab,
                                          .first_row = w.max_rows + t,
                                          .num_tokens = min(tile_tokens, end - t),
-                                         .ready_index = w.max_runs + slot};
+                                         .ready_index = w.max_rows + slot};
         }
       }
     }
-    __syncthreads();
   }
-  if (threadIdx.x == 0) {
-    w.counts->num_tiles = num_tiles;
-    w.counts->num_shrink_items = num_items;
-  }
+  if (thread == 0) w.counts->num_tiles = num_tiles;
 }
 
 // --- one warp: 128 elements of a token, quantised into the rows of its pairs ---
