@@ -237,8 +237,10 @@ class LayerBench {
         kernels::fill_moe_weights(buffer.as<uint8_t>(), experts * bytes, depth,
                                   static_cast<uint64_t>(seed), stream_.get());
       };
-      add(layers_.gate_up, kernels::expert_gate_up_bytes(sizes), sizes.hidden_size, 2 * l + 1);
-      add(layers_.down, kernels::expert_down_bytes(sizes), sizes.moe_intermediate_size, 2 * l + 2);
+      add(layers_.gate_up, kernels::expert_gate_up_bytes(sizes), sizes.hidden_size / 128,
+          2 * l + 1);
+      add(layers_.down, kernels::expert_down_bytes(sizes), sizes.moe_intermediate_size / 128,
+          2 * l + 2);
     }
     stream_.wait();
     read_rate_ =

@@ -149,13 +149,16 @@ void LayerProblem::upload() {
     kernels::pack_expert({gate_[e].view(), up_[e].view(), down_[e].view()},
                          gate_up.data() + e * gate_up_bytes, down.data() + e * down_bytes);
   }
-  // The base weights' scales, which follow each tile, times weight_size.
-  for (std::vector<uint8_t>* packed : {&gate_up, &down}) {
-    for (size_t at = 0; at < packed->size(); at += kernels::kMoeTileBytes) {
-      auto* scales = reinterpret_cast<float*>(packed->data() + at + 128 * 128);
-      scales[0] *= shape.weight_size, scales[1] *= shape.weight_size;
+  const auto resize_scales = [&](std::vector<uint8_t>& packed, int32_t depth) {
+    const auto rows_bytes = static_cast<size_t>(kernels::weight_rows_bytes(depth));
+    const auto tile_bytes = static_cast<size_t>(depth * kernels::kWeightTileBytes);
+    for (size_t at = 0; at < packed.size(); at += rows_bytes) {
+      auto* scales = reinterpret_cast<float*>(packed.data() + at + tile_bytes);
+      for (int32_t i = 0; i < 2 * depth; ++i) scales[i] *= shape.weight_size;
     }
-  }
+  };
+  resize_scales(gate_up, z.hidden_size / 128);
+  resize_scales(down, z.moe_intermediate_size / 128);
   gate_up_weights_ = DeviceBuffer::of(gate_up);
   down_weights_ = DeviceBuffer::of(down);
 

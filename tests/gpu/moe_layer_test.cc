@@ -176,7 +176,7 @@ TEST(MoeLayerLimits, NameTheFieldTheValueAndTheRemedy) {
   p.sizes = kSmall;
   EXPECT_EQ(why_unsupported(p), "");
   p.sizes.hidden_size = 200;
-  EXPECT_EQ(why_unsupported(p), "hidden_size = 200, need a multiple of 128");
+  EXPECT_EQ(why_unsupported(p), "hidden_size = 200, need a multiple of 128 up to 8192");
   p.sizes = kSmall;
   p.sizes.top_k = 9;
   EXPECT_EQ(why_unsupported(p), "top_k = 9, need 1 to 16 and at most num_experts = 8");

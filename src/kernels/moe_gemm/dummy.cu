@@ -2,7 +2,7 @@
 
 #include "kernels/common/launch.h"
 #include "kernels/moe_gemm/dummy.h"
-#include "kernels/moe_gemm/moe_layer.h"
+#include "kernels/moe_gemm/layout.h"
 
 namespace braid::kernels {
 namespace {
@@ -17,13 +17,13 @@ __device__ uint64_t random_bits(uint64_t seed, uint64_t i) {
   return z ^ (z >> 31);
 }
 
-__global__ void fill_moe_weights_kernel(uint8_t* tiles, int64_t bytes, float w_scale,
+__global__ void fill_moe_weights_kernel(uint8_t* tiles, int64_t bytes, int depth, float w_scale,
                                         uint64_t seed) {
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   for (int64_t i = 8 * thread; i < bytes; i += 8 * int64_t{kCtas} * kThreads) {
     // Sign, and exponents up to the one of 1.
     uint64_t codes = random_bits(seed, i) & 0xbfbfbfbfbfbfbfbfu;
-    if (i % kMoeTileBytes >= 128 * 128) {
+    if (i % weight_rows_bytes(depth) >= depth * kWeightTileBytes) {
       const float scales[2] = {w_scale, w_scale};
       codes = *reinterpret_cast<const uint64_t*>(scales);
     }
@@ -43,10 +43,10 @@ __global__ void fill_bf16_kernel(__nv_bfloat16* values, int64_t count, float siz
 
 void fill_moe_weights(uint8_t* tiles, int64_t bytes, int32_t depth, uint64_t seed,
                       CudaStream stream) {
-  const float w_scale = 2.0f * rsqrtf(static_cast<float>(depth));
+  const float w_scale = 2.0f * rsqrtf(128.0f * static_cast<float>(depth));
   launch("fill_moe_weights", fill_moe_weights_kernel,
          {.grid = dim3(kCtas), .cta = dim3(kThreads), .overlap_previous = false}, stream, tiles,
-         bytes, w_scale, seed);
+         bytes, depth, w_scale, seed);
 }
 
 void fill_bf16(Bf16* values, int64_t count, float size, uint64_t seed, CudaStream stream) {

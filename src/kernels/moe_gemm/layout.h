@@ -11,6 +11,15 @@ constexpr int32_t swizzled(int32_t row, int32_t byte) {
   return row * 128 + (((byte / 16) ^ (row % 8)) * 16 + byte % 16);
 }
 
+// Weights: tiles of 128 rows by 128 columns, `depth` of them making 128 rows of a matrix, followed
+// by two scales for each, padded so that the next ones begin at a multiple of 128 bytes: copies of
+// whole lines keep memory at its full rate.
+inline constexpr int32_t kWeightTileBytes = 128 * 128;
+constexpr int32_t weight_scale_bytes(int32_t depth) { return (8 * depth + 15) / 16 * 16; }
+constexpr int32_t weight_rows_bytes(int32_t depth) {
+  return depth * kWeightTileBytes + (8 * depth + 127) / 128 * 128;
+}
+
 // Activations of one token tile: for each 128 of depth the scales [scales_per_row, n], then n rows
 // of 128 e4m3 bytes, swizzled; n is the number of tokens rounded up to 8. Tiles follow each other
 // in the order of their first rows.

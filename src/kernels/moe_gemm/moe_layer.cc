@@ -76,10 +76,12 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
 std::string why_unsupported(const MoeLayerParams& p) {
   const MoeSizes& s = p.sizes;
   if (p.num_tokens < 0) return fmt::format("num_tokens = {}, need 0 or more", p.num_tokens);
-  if (s.hidden_size < 128 || s.hidden_size % 128 != 0)
-    return fmt::format("hidden_size = {}, need a multiple of 128", s.hidden_size);
-  if (s.moe_intermediate_size < 128 || s.moe_intermediate_size % 128 != 0) {
-    return fmt::format("moe_intermediate_size = {}, need a multiple of 128",
+  // A lane of a consumer warp keeps the scales of two stages of 128 columns.
+  const auto is_depth = [](int32_t n) { return n >= 128 && n <= 64 * 128 && n % 128 == 0; };
+  if (!is_depth(s.hidden_size))
+    return fmt::format("hidden_size = {}, need a multiple of 128 up to 8192", s.hidden_size);
+  if (!is_depth(s.moe_intermediate_size)) {
+    return fmt::format("moe_intermediate_size = {}, need a multiple of 128 up to 8192",
                        s.moe_intermediate_size);
   }
   if (s.num_experts < 1 || s.num_experts > 512)

@@ -23,8 +23,8 @@ namespace braid::kernels {
 // hidden_size, I moe_intermediate_size, S adapter slots. Every result has the same bits from run to
 // run and whatever else is in the batch.
 struct MoeSizes {
-  int32_t hidden_size = 0;            // H, multiple of 128
-  int32_t moe_intermediate_size = 0;  // I, multiple of 128
+  int32_t hidden_size = 0;            // H, multiple of 128 up to 8192
+  int32_t moe_intermediate_size = 0;  // I, the same
   int32_t num_experts = 0;            // E in [1, 512]
   int32_t num_shared_experts = 0;     // 0 or 1, as wide as a routed one
   int32_t top_k = 0;                  // K in [1, 16]
@@ -33,13 +33,11 @@ struct MoeSizes {
   constexpr int32_t pairs_per_token() const { return top_k + num_shared_experts; }
 };
 
-// Weights as the kernels stream them, made by pack_moe_weights (pack.h). One stage of the stream is
-// a weight tile: 128 rows by 128 columns of e4m3 in the order of shared memory, then its scales.
-inline constexpr int32_t kMoeTileBytes = 128 * 128 + 16;
-
+// Weights as the kernels stream them, made by pack_expert (pack.h): 128 rows at a time, as layout.h
+// has them, in the order of shared memory.
 struct MoeWeights {
-  const uint8_t* gate_up = nullptr;  // [E + shared, I / 64, H / 128, kMoeTileBytes]
-  const uint8_t* down = nullptr;     // [E + shared, H / 128, I / 128, kMoeTileBytes]
+  const uint8_t* gate_up = nullptr;  // [E + shared, I / 64, weight_rows_bytes(H / 128)]
+  const uint8_t* down = nullptr;     // [E + shared, H / 128, weight_rows_bytes(I / 128)]
 };
 
 // The factors of one adapter on one layer, packed by pack_moe_adapter (pack.h) in the order in

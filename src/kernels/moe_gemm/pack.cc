@@ -1,6 +1,7 @@
 #include "kernels/moe_gemm/pack.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/check.h"
@@ -15,16 +16,20 @@ float block_scale(const WeightMatrix& w, int32_t row, int32_t column) {
   return w.block_scale[int64_t{row / 128} * ((w.cols + 127) / 128) + column / 128];
 }
 
-// A tile of 128 rows given one by one, then two scales: of rows 0..7 and of rows 8..15 of each 16.
-template <class RowOf>
-void pack_tile(RowOf row_of, int32_t column, float scale_low, float scale_high, uint8_t* tile) {
-  for (int32_t r = 0; r < 128; ++r) {
-    const uint8_t* row = row_of(r) + column;
-    for (int32_t byte = 0; byte < 128; byte += 16)
-      std::memcpy(tile + swizzled(r, byte), row + byte, 16);
+// 128 rows given one by one, and two scales for each 128 columns: of rows 0..7 and of rows 8..15 of
+// each 16.
+template <class RowOf, class ScalesOf>
+void pack_rows(RowOf row_of, ScalesOf scales_of, int32_t columns, uint8_t* out) {
+  const int32_t depth = columns / 128;
+  for (int32_t k = 0; k < depth; ++k) {
+    uint8_t* const tile = out + k * kWeightTileBytes;
+    for (int32_t r = 0; r < 128; ++r) {
+      for (int32_t byte = 0; byte < 128; byte += 16)
+        std::memcpy(tile + swizzled(r, byte), row_of(r) + 128 * k + byte, 16);
+    }
+    const std::array<float, 2> scales = scales_of(128 * k);
+    std::memcpy(out + depth * kWeightTileBytes + 8 * k, scales.data(), 8);
   }
-  const float scales[4] = {scale_low, scale_high, 0, 0};
-  std::memcpy(tile + 128 * 128, scales, sizeof(scales));
 }
 
 Bf16 at(const LoraPair& lora, const Bf16* factor, int32_t r, int64_t i, int64_t n) {
@@ -101,11 +106,11 @@ void pack_down_shrink(const LoraPair& down, int32_t rank, int32_t width, uint8_t
 }  // namespace
 
 int64_t expert_gate_up_bytes(const MoeSizes& s) {
-  return int64_t{s.moe_intermediate_size / 64} * (s.hidden_size / 128) * kMoeTileBytes;
+  return int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(s.hidden_size / 128);
 }
 
 int64_t expert_down_bytes(const MoeSizes& s) {
-  return int64_t{s.hidden_size / 128} * (s.moe_intermediate_size / 128) * kMoeTileBytes;
+  return int64_t{s.hidden_size / 128} * weight_rows_bytes(s.moe_intermediate_size / 128);
 }
 
 void pack_expert(const ExpertWeights& expert, uint8_t* gate_up, uint8_t* down) {
@@ -115,21 +120,26 @@ void pack_expert(const ExpertWeights& expert, uint8_t* gate_up, uint8_t* down) {
     BRAID_CHECK_EQ(w->cols % 128, 0);
   }
   for (int32_t tile = 0; tile < expert.gate.rows / 64; ++tile) {
-    for (int32_t k = 0; k < expert.gate.cols; k += 128, gate_up += kMoeTileBytes) {
-      const auto row_of = [&](int32_t r) {
-        const WeightMatrix& w = gate_up_is_up(r) ? expert.up : expert.gate;
-        return codes(w) + int64_t{64 * tile + gate_up_feature(r)} * w.cols;
-      };
-      pack_tile(row_of, k, block_scale(expert.gate, 64 * tile, k),
-                block_scale(expert.up, 64 * tile, k), gate_up);
-    }
+    pack_rows(
+        [&](int32_t r) {
+          const WeightMatrix& w = gate_up_is_up(r) ? expert.up : expert.gate;
+          return codes(w) + int64_t{64 * tile + gate_up_feature(r)} * w.cols;
+        },
+        [&](int32_t k) {
+          return std::array{block_scale(expert.gate, 64 * tile, k),
+                            block_scale(expert.up, 64 * tile, k)};
+        },
+        expert.gate.cols, gate_up);
+    gate_up += weight_rows_bytes(expert.gate.cols / 128);
   }
   for (int32_t row = 0; row < expert.down.rows; row += 128) {
-    for (int32_t k = 0; k < expert.down.cols; k += 128, down += kMoeTileBytes) {
-      const float scale = block_scale(expert.down, row, k);
-      pack_tile([&](int32_t r) { return codes(expert.down) + int64_t{row + r} * expert.down.cols; },
-                k, scale, scale, down);
-    }
+    pack_rows([&](int32_t r) { return codes(expert.down) + int64_t{row + r} * expert.down.cols; },
+              [&](int32_t k) {
+                const float scale = block_scale(expert.down, row, k);
+                return std::array{scale, scale};
+              },
+              expert.down.cols, down);
+    down += weight_rows_bytes(expert.down.cols / 128);
   }
 }
 

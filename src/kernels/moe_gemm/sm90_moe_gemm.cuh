@@ -38,8 +38,8 @@ struct GemmConfig {
   static constexpr int kCtasPerSm = 2;
   static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
 
-  // A stage of the main loop: weight tile, its scales, and before the activations' rows their
-  // scales.
+  // A stage of the main loop: weight tile, in the first one the scales of all, and before the
+  // activations' rows their scales.
   static constexpr int kScaleOffset = 128 * 128;
   static constexpr int kRowsOffset = kScaleOffset + 1024;
   // A stage of factors: cells, each one rank step of one run. A stage of a shrink item.
@@ -293,9 +293,13 @@ class Producer {
           header.num_expand_cells = num_expand_cells_;
           header.num_down_cells = num_down_cells_;
         }
-        mbarrier_expect(ring_.full(), kMoeTileBytes);
-        bulk_copy(ring_.data(), weights + int64_t{k} * kMoeTileBytes, kMoeTileBytes, ring_.full(),
+        mbarrier_expect(ring_.full(), kWeightTileBytes + (k == 0 ? weight_scale_bytes(depth) : 0));
+        bulk_copy(ring_.data(), weights + k * kWeightTileBytes, kWeightTileBytes, ring_.full(),
                   CachePolicy::kEvictFirst);
+        if (k == 0) {
+          bulk_copy(ring_.data() + Config::kScaleOffset, weights + depth * kWeightTileBytes,
+                    weight_scale_bytes(depth), ring_.full(), CachePolicy::kEvictFirst);
+        }
       }
       finish_stage(Config::kRowsOffset - image.scale_bytes,
                    activations + int64_t{k} * image.depth_bytes, image.depth_bytes);
@@ -359,7 +363,7 @@ class Producer {
     const int num_tiles =
         Config::kGateUp ? p_.sizes.moe_intermediate_size / 64 : p_.sizes.hidden_size / 128;
     return (Config::kGateUp ? p_.weights.gate_up : p_.weights.down) +
-           (int64_t{tile.expert} * num_tiles + index) * depth() * int64_t{kMoeTileBytes};
+           (int64_t{tile.expert} * num_tiles + index) * weight_rows_bytes(depth());
   }
 
   // Lane i keeps runs i and i + 32 of the tile, and where their factors lie.
@@ -476,16 +480,20 @@ class Producer {
 // shared expert's) or most likely (num_experts routed experts' gate_up, in the order of the tiles).
 __device__ __forceinline__ void prefetch_experts(const MoeSizes& s, const MoeWeights& weights,
                                                  int num_experts) {
-  const int tiles = s.moe_intermediate_size / 64 * (s.hidden_size / 128);
-  const auto slice = [&](const uint8_t* first, int num_tiles) {
-    for (int i = blockIdx.x; i < num_tiles; i += gridDim.x)
-      bulk_prefetch_l2(first + int64_t{i} * kMoeTileBytes, kMoeTileBytes);
+  constexpr int kChunk = 16 * 1024;
+  const auto slice = [&](const uint8_t* begin, int64_t bytes) {
+    for (int64_t at = int64_t{blockIdx.x} * kChunk; at < bytes; at += int64_t{gridDim.x} * kChunk)
+      bulk_prefetch_l2(begin + at, static_cast<uint32_t>(min(int64_t{kChunk}, bytes - at)));
   };
+  const int64_t gate_up =
+      int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(s.hidden_size / 128);
+  const int64_t down =
+      int64_t{s.hidden_size / 128} * weight_rows_bytes(s.moe_intermediate_size / 128);
   if (s.num_shared_experts > 0) {
-    slice(weights.gate_up + int64_t{s.num_experts} * tiles * kMoeTileBytes, tiles);
-    slice(weights.down + int64_t{s.num_experts} * (tiles / 2) * kMoeTileBytes, tiles / 2);
+    slice(weights.gate_up + s.num_experts * gate_up, gate_up);
+    slice(weights.down + s.num_experts * down, down);
   }
-  slice(weights.gate_up, num_experts * tiles);
+  slice(weights.gate_up, num_experts * gate_up);
 }
 
 // --- consumers: one warpgroup ---
@@ -564,6 +572,11 @@ class Consumer {
     first_row_ = ring_.header().first_row;
     num_tokens_ = ring_.header().num_tokens;
     index_ = ring_.header().index;
+    // The scales of all stages come with the first; lane i keeps those of stages i and i + 32.
+    const float2* const w_scales =
+        reinterpret_cast<const float2*>(ring_.data() + Config::kScaleOffset);
+    const float2 my_scales[2] = {w_scales[min(lane_, depth - 1)],
+                                 w_scales[min(lane_ + 32, depth - 1)]};
     int u_row[kColumnTiles];
     // Early where there are registers to keep them through the main loop.
     constexpr bool kEarly = Config::kTokens <= 32;
@@ -584,7 +597,9 @@ class Consumer {
         num_expand_cells = ring_.header().num_expand_cells;
         num_down_cells = ring_.header().num_down_cells;
       }
-      multiply_stage();
+      const float2 from = k < 32 ? my_scales[0] : my_scales[1];
+      multiply_stage(make_float2(__shfl_sync(0xffffffffu, from.x, k % 32),
+                                 __shfl_sync(0xffffffffu, from.y, k % 32)));
       ring_.release(lane_);
     }
     if constexpr (Config::kLora && Config::kGateUp && !kEarly) load_u_rows(u_row);
@@ -611,10 +626,9 @@ class Consumer {
 
   // sum_ += weights * activations of one stage, in float for each scale group: the FP8 tensor
   // accumulator keeps too few bits for a longer sum.
-  __device__ __forceinline__ void multiply_stage() {
+  __device__ __forceinline__ void multiply_stage(float2 w_scale) {
     constexpr int kGroups = Config::kScaleGroups, kSteps = 4 / kGroups;
     const uint8_t* const data = ring_.data();
-    const float2 w_scale = *reinterpret_cast<const float2*>(data + Config::kScaleOffset);
     const int tokens8 = (num_tokens_ + 7) / 8 * 8;
     const float* const x_scale =
         reinterpret_cast<const float*>(data + Config::kRowsOffset) - kGroups * tokens8;
