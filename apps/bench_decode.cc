@@ -50,6 +50,7 @@ struct Arm {
   int32_t min_rank = 0;  // of all its adapters; 0: there are none
   int32_t max_rank = 0;
   std::vector<AdapterId> adapter_of_request;  // [batch]
+  int32_t spare_tokens = 0;                   // that its requests make beyond the steps measured
   std::vector<double> step_ms;                // every step of every round
   std::vector<double> round_ms;               // median step of each round
 };
@@ -68,8 +69,10 @@ double percentile(std::vector<double> values, double share) {
   return values[static_cast<size_t>(at)];
 }
 
-// Runs `batch` requests together and appends the length of each step in which all of them decoded.
-Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t seed) {
+// Runs `batch` requests together and gives the length of each step in which all of them decoded.
+// None, where a tiny model had done with the first before the last was there.
+Result<std::vector<double>> whole_steps(Engine& engine, const BenchOptions& options, const Arm& arm,
+                                        uint64_t seed) {
   std::string error;  // written by callbacks, read when none can come any more
   // Per request, when each of its tokens came: tokens of one step come at one time, give or take
   // the callbacks of that step.
@@ -88,14 +91,13 @@ Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t
     }
     request.sampling.temperature = 0;
     request.sampling.ignore_eos = true;
-    // One more than the others for each earlier request, so that all are still decoding together
-    // for `steps` steps however their prefills were spread over steps.
-    request.sampling.max_tokens = options.steps + 2 + arm.batch;
+    // Enough that all still decode together for `steps` steps however their prefills were spread.
+    request.sampling.max_tokens = options.steps + 2 + arm.batch + arm.spare_tokens;
     auto submitted = in_flight.submit(std::move(request), [&, i](const TokenEvent& event) {
       if (!event.tokens.empty()) times[static_cast<size_t>(i)].push_back(Clock::now());
       if (event.reason == FinishReason::kError) error = event.error;
     });
-    if (!submitted) return submitted;
+    if (!submitted) return pass_on(submitted);
   }
   in_flight.wait_for_all();
   if (!error.empty()) return fail(ErrorCode::kInvalidArgument, "{}", error);
@@ -113,13 +115,26 @@ Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t
     if (clock[k - 1] <= begin || clock[k] > end) continue;
     steps.push_back(std::chrono::duration<double, std::milli>(clock[k] - clock[k - 1]).count());
   }
-  if (steps.empty()) {
-    return fail(ErrorCode::kInvalidArgument,
-                "no step in which all {} requests decoded; raise --steps", arm.batch);
+  return steps;
+}
+
+// Adds a round's steps to the arm's.
+Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t seed) {
+  constexpr int32_t kMostSpareTokens = 1024;
+  for (;;) {
+    auto steps = whole_steps(engine, options, arm, seed);
+    if (!steps) return pass_on(steps);
+    if (!steps->empty()) {
+      arm.round_ms.push_back(median(*steps));
+      arm.step_ms.insert(arm.step_ms.end(), steps->begin(), steps->end());
+      return {};
+    }
+    if (arm.spare_tokens >= kMostSpareTokens) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "no step in which all {} requests decoded; raise --steps", arm.batch);
+    }
+    arm.spare_tokens = std::max(32, 4 * arm.spare_tokens);
   }
-  arm.round_ms.push_back(median(steps));
-  arm.step_ms.insert(arm.step_ms.end(), steps.begin(), steps.end());
-  return {};
 }
 
 // The adapters of --lora, then random ones up to `count`.
