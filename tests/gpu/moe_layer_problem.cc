@@ -258,7 +258,8 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
   const auto row_of_pair = read(router.workspace.row_of_pair, num_pairs);
   const auto weight_of_pair = read(router.workspace.weight_of_pair, num_pairs);
   const auto h_image =
-      read(router.workspace.h_image, index(router.workspace.max_rows, width / 128 * 136, 0));
+      read(router.workspace.h_image,
+           index(router.workspace.max_rows, width / 128 * kernels::kActivationRowBytes, 0));
   const auto num_tiles = read(router.workspace.counts, 1)[0].num_tiles;
   const auto tiles = read(router.workspace.tiles, static_cast<size_t>(num_tiles));
   const auto topk_ids = topk_ids_.download<int32_t>(index(tokens, z.top_k, 0));
@@ -303,7 +304,7 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
         return fmt::format("pair {}: row {} is in no tile of expert {}", pair, row, expert);
       const auto image =
           kernels::activation_image(tile->first_row, tile->num_tokens, width / 128, 2);
-      const int32_t in_tile = row - tile->first_row, tokens8 = image.scale_bytes / 8;
+      const int32_t in_tile = row - tile->first_row, tokens8 = (tile->num_tokens + 7) / 8 * 8;
       const auto w_gate = reference::multiply(gate_[e].view(), x_q);
       const auto w_up = reference::multiply(up_[e].view(), x_q);
       const auto l_gate = reference::lora_delta(lora.gate, token_x, width);

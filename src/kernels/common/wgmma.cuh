@@ -23,10 +23,15 @@ inline constexpr uint64_t kWgmmaStep64Rows = 64 * 128 >> 4;
 __device__ __forceinline__ void wgmma_fence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
-// Waits until every wgmma so far has finished: accumulators may be read, operands overwritten.
-__device__ __forceinline__ void wgmma_finish() {
+// Ends a group of wgmmas.
+__device__ __forceinline__ void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+// Waits until at most kGroups of the latest groups are unfinished: the accumulators of the others
+// may be read, their operands overwritten.
+template <int kGroups>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
 }
 
 // d [64, n] (+)= a [64, 32] b [n, 32]^T; `accumulate` = 0 starts from zero.

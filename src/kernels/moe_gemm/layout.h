@@ -20,9 +20,9 @@ constexpr int32_t weight_rows_bytes(int32_t depth) {
   return depth * kWeightTileBytes + (8 * depth + 127) / 128 * 128;
 }
 
-// Activations of one token tile: for each 128 of depth the scales [scales_per_row, n], then n rows
-// of 128 e4m3 bytes, swizzled; n is the number of tokens rounded up to 8. Tiles follow each other
-// in the order of their first rows.
+// Activations of one token tile: for each 128 of depth the scales [scales_per_row, n], padded to
+// 128 bytes, then n rows of 128 e4m3 bytes, swizzled; n is the number of tokens rounded up to 8.
+// Tiles follow each other in the order of their first rows, which are multiples of 8.
 struct ActivationImage {
   int64_t begin;        // of the tile
   int32_t depth_bytes;  // of one depth of 128
@@ -30,13 +30,16 @@ struct ActivationImage {
 
   constexpr int64_t offset(int32_t k128) const { return begin + int64_t{k128} * depth_bytes; }
 };
+// Of one row and one depth, the scales of a tile of 8 shared out among its rows.
+inline constexpr int32_t kActivationRowBytes = 128 + 16;
 
 constexpr ActivationImage activation_image(int32_t first_row, int32_t num_tokens, int32_t depth,
                                            int32_t scales_per_row) {
-  const int32_t n = (num_tokens + 7) / 8 * 8, row_bytes = 128 + 4 * scales_per_row;
-  return {.begin = int64_t{first_row} * depth * row_bytes,
-          .depth_bytes = n * row_bytes,
-          .scale_bytes = n * 4 * scales_per_row};
+  const int32_t n = (num_tokens + 7) / 8 * 8;
+  const int32_t scale_bytes = (n * 4 * scales_per_row + 127) / 128 * 128;
+  return {.begin = int64_t{first_row} * depth * kActivationRowBytes,
+          .depth_bytes = scale_bytes + n * 128,
+          .scale_bytes = scale_bytes};
 }
 
 // Scale of e4m3 codes for values up to amax.

@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "base/check.h"
+#include "kernels/moe_gemm/layout.h"
 #include "kernels/moe_routing/routing_scratch.h"
 
 namespace braid::kernels {
@@ -39,8 +40,8 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   take(w.u_row_of_row, rows);
   take(w.sort_scratch, routing_scratch_ints(static_cast<int32_t>(pairs), max_tokens, w.max_rows,
                                             sizes.all_experts(), num_slots));
-  take(w.x_image, rows * (hidden / 128) * (128 + 4));
-  take(w.h_image, rows * (width / 128) * (128 + 8));
+  take(w.x_image, rows * (hidden / 128) * kActivationRowBytes);
+  take(w.h_image, rows * (width / 128) * kActivationRowBytes);
   take(w.u, (rows + tokens) * w.u_stride);
   take(w.v, (max_rank + 15) / 16 * rows * (width / 64) * 16);
   take(w.pair_out, rows * hidden);
@@ -64,7 +65,7 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
     tile = 8;
   } else if (num_tokens <= 32 || (with_adapters && num_tokens <= 128)) {
     tile = 16;
-  } else if (num_tokens <= 128 || with_adapters) {
+  } else if (num_tokens <= 256 || with_adapters) {
     tile = 32;
   }
   return {.tile_tokens = tile,

@@ -145,6 +145,7 @@ struct MoeLayerParams {
   bool norm_topk_prob = true;
   float routed_scaling = 1.0f;
 
+  // Read before the previous kernel of the stream has finished: these must not come from it.
   MoeWeights weights;
   const MoeAdapterSlot* adapters = nullptr;        // [S] on the device; null: base model alone
   const int32_t* adapter_slot_of_token = nullptr;  // [T], in [0, S) or kNoAdapter

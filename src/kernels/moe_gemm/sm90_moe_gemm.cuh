@@ -306,7 +306,7 @@ class Producer {
     }
     if constexpr (Config::kLora) {
       if (num_expand_cells_ > 0) {
-        if constexpr (kGateUp) wait_for_shrink();
+        u_is_ready_ = !kGateUp;
         factors<Config::kExpandCells, kExpandStepBytes>(tile, num_expand_cells_,
                                                         /*down=*/!kGateUp, 0);
       }
@@ -453,6 +453,9 @@ class Producer {
   }
 
   __device__ void close_cells(int* cell) {
+    // The factors are on their way by now.
+    if (!u_is_ready_) wait_for_shrink();
+    u_is_ready_ = true;
     if (lane_ == 0) {
       ring_.header().num_cells = *cell;
       mbarrier_arrive(ring_.full());
@@ -471,6 +474,7 @@ class Producer {
   int num_expand_cells_ = 0;
   int num_down_cells_ = 0;
   bool results_ready_ = Config::kGateUp;
+  bool u_is_ready_ = true;
   uint8_t* pending_to_ = nullptr;
   const uint8_t* pending_from_ = nullptr;
   int pending_bytes_ = 0;
@@ -630,40 +634,57 @@ class Consumer {
     constexpr int kGroups = Config::kScaleGroups, kSteps = 4 / kGroups;
     const uint8_t* const data = ring_.data();
     const int tokens8 = (num_tokens_ + 7) / 8 * 8;
+    const int scale_bytes = activation_image(0, num_tokens_, 1, kGroups).scale_bytes;
     const float* const x_scale =
-        reinterpret_cast<const float*>(data + Config::kRowsOffset) - kGroups * tokens8;
+        reinterpret_cast<const float*>(data + Config::kRowsOffset - scale_bytes);
     const uint64_t a = wgmma_descriptor(data), b = wgmma_descriptor(data + Config::kRowsOffset);
-    // Both halves of the rows at once, unless their registers would not fit.
-    constexpr int kHalves = Config::kTokens <= 32 ? 2 : 1;
+    // Two parts, of which one is added up while the other multiplies: the halves of the rows in
+    // gate_up, the scale groups in the down GEMM.
+    constexpr int kHalves = Config::kGateUp ? 1 : 2;
+    float part[2][kHalves][kColumnTiles * 4];
+    const auto multiply = [&](int q) {
+      wgmma_fence();
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
+      for (int m = 0; m < kHalves; ++m) {
 #pragma unroll
-      for (int first = 0; first < 2; first += kHalves) {
-        float part[kHalves][kColumnTiles * 4];
-        wgmma_fence();
+        for (int s = 0; s < kSteps; ++s) {
+          const uint64_t step = ((Config::kGateUp ? 0 : q * kSteps) + s) * kWgmmaStepK32;
+          const int half = Config::kGateUp ? q : m;
+          wgmma_m64k32(part[q][m], a + half * kWgmmaStep64Rows + step, b + step, s > 0);
+        }
+      }
+      wgmma_commit();
+    };
+    const auto add = [&](int q) {
+      const int g = Config::kGateUp ? 0 : q;
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (8 * j >= num_tokens_) break;
+        const float2 x = *reinterpret_cast<const float2*>(x_scale + g * tokens8 + 8 * j + column_);
+        // The upper rows of a fragment are up's in gate_up, which has its own scale.
+        const float scale[4] = {w_scale.x * x.x, w_scale.x * x.y, w_scale.y * x.x, w_scale.y * x.y};
 #pragma unroll
         for (int m = 0; m < kHalves; ++m) {
 #pragma unroll
-          for (int s = 0; s < kSteps; ++s) {
-            const uint64_t at = (g * kSteps + s) * kWgmmaStepK32;
-            wgmma_m64k32(part[m], a + (first + m) * kWgmmaStep64Rows + at, b + at, s > 0);
-          }
+          for (int i = 0; i < 4; ++i)
+            sum_[Config::kGateUp ? q : m][j][i] += part[q][m][4 * j + i] * scale[i];
         }
-        wgmma_finish();
+      }
+    };
+    if constexpr (Config::kTokens <= 32) {
+      multiply(0);
+      multiply(1);
+      wgmma_wait<1>();
+      add(0);
+      wgmma_wait<0>();
+      add(1);
+    } else {
+      // Both would not fit in registers.
 #pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          if (8 * j >= num_tokens_) break;
-          const float2 x =
-              *reinterpret_cast<const float2*>(x_scale + g * tokens8 + 8 * j + column_);
-          // The upper rows of a fragment are up's in gate_up, which has its own scale.
-          const float scale[4] = {w_scale.x * x.x, w_scale.x * x.y, w_scale.y * x.x,
-                                  w_scale.y * x.y};
-#pragma unroll
-          for (int m = 0; m < kHalves; ++m) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sum_[first + m][j][i] += part[m][4 * j + i] * scale[i];
-          }
-        }
+      for (int q = 0; q < 2; ++q) {
+        multiply(q);
+        wgmma_wait<0>();
+        add(q);
       }
     }
   }

@@ -60,11 +60,17 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
   int32_t* const warp_count = next + num_keys;  // [warps, max(keys, S + 1)] + [S + 1]
   const RoutingScratch s = routing_scratch(kAll ? shared : p.workspace.sort_scratch, num_pairs,
                                            p.num_tokens, max_rows, num_keys, p.num_slots);
+  let_next_kernel_start();
   if constexpr (kAll) {
+    // --- what does not need the previous kernel ---
     const int words = (p.num_tokens + 31) / 32;
     for (int i = threadIdx.x; i < num_keys * words; i += kRoutingThreads) s.members[i] = 0;
+    for (int r = threadIdx.x; r < max_rows; r += kRoutingThreads)
+      s.token_of_row[r] = s.slot_of_row[r] = -1;
+    // The adapters and whose tokens they are do not come from the kernel before.
+    if (p.adapters != nullptr) load_slot_facts(p, facts);
+    order_tokens(p, s);
   }
-  let_next_kernel_start();
   wait_for_previous_kernel();
 
   // --- first loads of x, while routing is decided ---
@@ -86,7 +92,7 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
         p.workspace.run_ready[p.workspace.max_rows + i] = 0;
     }
   }
-  if constexpr (kAll || kPart == RoutingPart::kSort) {
+  if constexpr (kPart == RoutingPart::kSort) {
     if (p.adapters != nullptr) load_slot_facts(p, facts);
   }
 

@@ -351,15 +351,8 @@ __device__ inline void sort_pairs(const MoeLayerParams& p, const RoutingScratch&
       [&](int i, int row) { place_pair(p, s, facts, pair_at(i), i / per_token, row); });
 }
 
-// The same for up to 256 tokens, faster: for each expert a row of bits says which tokens it has, in
-// the order of their adapters; a pair's place among its expert's is a count of bits. s.members is
-// zero.
-__device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const RoutingScratch& s,
-                                          const SlotFacts* facts, int tile_tokens, int* num_rows,
-                                          int* num_tiles) {
-  const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
-  const int num_pairs = p.num_tokens * per_token, words = (p.num_tokens + 31) / 32;
-  // --- the order of the tokens by adapter ---
+// Up to 256 tokens by adapter: token_order, order_of_token, slot_begin. Ends with a barrier.
+__device__ inline void order_tokens(const MoeLayerParams& p, const RoutingScratch& s) {
   if (p.adapters != nullptr) {
     for (int t = threadIdx.x; t < p.num_tokens; t += kRoutingThreads)
       s.token_order[t] = p.adapter_slot_of_token[t];
@@ -387,6 +380,16 @@ __device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const Routing
       s.order_of_token[t] = s.token_order[t] = t;
   }
   __syncthreads();
+}
+
+// The same for up to 256 tokens, faster: for each expert a row of bits says which tokens it has, in
+// the order of their adapters; a pair's place among its expert's is a count of bits. After
+// order_tokens(); s.members is zero, token_of_row and slot_of_row are -1.
+__device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const RoutingScratch& s,
+                                          const SlotFacts* facts, int tile_tokens, int* num_rows,
+                                          int* num_tiles) {
+  const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
+  const int num_pairs = p.num_tokens * per_token, words = (p.num_tokens + 31) / 32;
   // --- who is whose ---
   for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads) {
     const int key = s.expert_of_pair[i], at = s.order_of_token[i / per_token];
@@ -400,9 +403,6 @@ __device__ inline void sort_pairs_by_bits(const MoeLayerParams& p, const Routing
   }
   __syncthreads();
   place_keys(s, num_keys, tile_tokens, num_rows, num_tiles);
-  for (int r = threadIdx.x; r < *num_rows; r += kRoutingThreads)
-    s.token_of_row[r] = s.slot_of_row[r] = -1;
-  __syncthreads();
   for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads) {
     const int key = s.expert_of_pair[i], at = s.order_of_token[i / per_token];
     if (key < 0) continue;
