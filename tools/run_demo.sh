@@ -32,7 +32,7 @@ echo
 "$braid" generate "$model-fp8" "${loras[@]}" --input tools/demo/requests.jsonl --temperature 0 --max-tokens 64 --json >out/answers.jsonl
 "$python" tools/demo/report.py --show out/answers.jsonl
 echo
-"$braid" bench decode "$model-fp8" "${loras[@]}" --batch 1,8 --adapters 1,8 --rank 16 --rounds 3 --steps 24 --json out/bench-fp8.json
-"$braid" bench decode "$model-nvfp4" "${loras[@]}" --batch 1,8 --adapters 8 --rank 16 --rounds 3 --steps 24 --json out/bench-nvfp4.json >/dev/null
+"$braid" bench decode "$model-fp8" "${loras[@]}" --batch 1,8 --adapters 1,8 --rank 16 --context 16 --rounds 3 --steps 16 --json out/bench-fp8.json
+"$braid" bench decode "$model-nvfp4" "${loras[@]}" --batch 1,8 --adapters 8 --rank 16 --context 16 --rounds 2 --steps 16 --json out/bench-nvfp4.json >/dev/null
 "$python" tools/demo/report.py --answers out/answers.jsonl --bench out/bench-fp8.json out/bench-nvfp4.json --out out/report.html
 echo "report: out/report.html"
