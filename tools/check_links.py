@@ -2,8 +2,8 @@
 """What documents and help texts name exists: relative links of the Markdown files, `make` targets, `braid`
 sub-commands with their options, and folders under configs/. Exits 1 and names what does not.
 
-Looked at are the code of Markdown files (in backticks or fenced) and the string literals of apps/*.cc, which hold the
-help texts. Names of commands and options are those that apps/*.cc adds.
+Looked at are the code of Markdown files (in backticks or fenced) and the string literals of apps/**.cc, which hold the
+help texts. Names of commands and options are those that apps/**.cc adds.
 """
 
 import re
@@ -27,7 +27,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def sources():
-    return {path.relative_to(ROOT): path.read_text() for path in sorted((ROOT / "apps").glob("*.cc"))}
+    return {path.relative_to(ROOT): path.read_text() for path in sorted((ROOT / "apps").rglob("*.cc"))}
 
 
 def known_commands(texts):
