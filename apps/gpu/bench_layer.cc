@@ -35,13 +35,13 @@ struct LayerOptions {
   std::vector<int32_t> adapters = {0, 1, 4};
   std::vector<int32_t> ranks = {16};
   std::vector<std::string> layouts = {"per-expert"};
-  std::string lora_plan = "auto";
   std::string routing = "uniform";
   int32_t layers = 8;
   int32_t experts = 0;
   int32_t rounds = 15;
   int32_t tile_tokens = 0;
   int32_t prefetch = -1;
+  bool print_plans = false;
   std::string part = "all";
   std::string json;
 };
@@ -312,6 +312,7 @@ class LayerBench {
       plan = kernels::plan_moe_layer(s, tokens, arm.num_adapters > 0, facts_.num_sms);
       if (options_.tile_tokens > 0) plan.tile_tokens = options_.tile_tokens;
       if (options_.prefetch >= 0) plan.num_prefetched_experts = options_.prefetch;
+      if (options_.print_plans) fmt::print("T {} {}: {}\n", tokens, arm.name, to_string(plan));
       const auto enqueue = [&](bool whole) {
         for (int32_t l = 0; l < options_.layers; ++l) {
           const auto at = static_cast<size_t>(l);
@@ -487,6 +488,7 @@ void add_bench_layer(CLI::App& bench) {
   command->add_option("--prefetch", options->prefetch, "Experts prefetched instead of the plan's");
   command->add_option("--part", options->part, "all, routing, gate_up, down or sum")
       ->capture_default_str();
+  command->add_flag("--print-plans", options->print_plans, "Show how each batch is run");
   command->add_option("--json", options->json, "Write the rows to this file")->type_name("FILE");
   command->callback([=] { run_bench_layer(*options); });
 }

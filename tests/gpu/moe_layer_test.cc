@@ -171,6 +171,21 @@ TEST(MoeLayerGraph, ThousandReplaysWithChangingRoutingEqualEager) {
   EXPECT_EQ(problem.why_wrong(), "");
 }
 
+TEST(MoePlanText, NamesTileCtasAndPrefetch) {
+  const MoeSizes sizes = {.hidden_size = 2048,
+                          .moe_intermediate_size = 512,
+                          .num_experts = 256,
+                          .num_shared_experts = 1,
+                          .top_k = 8};
+  const auto plan = [&](int32_t tokens, bool with_adapters) {
+    return to_string(kernels::plan_moe_layer(sizes, tokens, with_adapters, 132));
+  };
+  EXPECT_EQ(plan(1, true), "tile 8, 264 CTAs, 0 experts prefetched");
+  EXPECT_EQ(plan(64, true), "tile 16, 264 CTAs, 7 experts prefetched");
+  EXPECT_EQ(plan(64, false), "tile 32, 264 CTAs, 7 experts prefetched");
+  EXPECT_EQ(plan(8192, false), "tile 64, 264 CTAs, 7 experts prefetched");
+}
+
 TEST(MoeLayerLimits, NameTheFieldTheValueAndTheRemedy) {
   kernels::MoeLayerParams p;
   p.sizes = kSmall;

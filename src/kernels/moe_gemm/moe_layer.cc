@@ -74,6 +74,11 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
           .num_prefetched_experts = prefetched};
 }
 
+std::string to_string(const MoePlan& plan) {
+  return fmt::format("tile {}, {} CTAs, {} experts prefetched", plan.tile_tokens, plan.num_ctas,
+                     plan.num_prefetched_experts);
+}
+
 std::string why_unsupported(const MoeLayerParams& p) {
   const MoeSizes& s = p.sizes;
   if (p.num_tokens < 0) return fmt::format("num_tokens = {}, need 0 or more", p.num_tokens);

@@ -173,6 +173,9 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                        int32_t num_sms);
 
+// "tile 16, 264 CTAs, 7 experts prefetched": for people.
+std::string to_string(const MoePlan& plan);
+
 // Empty when the kernels can run p, otherwise one sentence naming the field and its value.
 std::string why_unsupported(const MoeLayerParams& p);
 
