@@ -39,7 +39,7 @@ std::string render(const std::vector<TokenLogprob>& entries, const char* title,
     table.add({fmt::format("{}", entry.token), shown_token(engine, entry.token),
                fmt::format("{:.3f}", entry.logprob), fmt::format("{}", entry.rank), top});
   }
-  return "\n" + table.to_string();
+  return fmt::format("\n{}", table.to_string());
 }
 
 }  // namespace

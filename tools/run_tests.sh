@@ -33,6 +33,12 @@ part "build" build dev
 sed -n '/^-- Braid:/p' "$logs/build.log" # CUDA found or not
 part "demo model" "$python" tools/demo/make_model.py --out build/demo/smollm2-moe
 part "tokenizer goldens" "$python" tools/goldens/make_tokenizers.py --out build/test-data/tokenizer
+# Where there is a Hopper GPU its tests must run; elsewhere they must have run on these sources.
+if nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -qx 9.0; then
+  export BRAID_REQUIRE_GPU=1
+else
+  part "receipt of the GPU tests" tools/gpu_check --verify
+fi
 part "unit tests" unit_tests
 part "build fuzz targets" build fuzz "${fuzzed[@]/%/_fuzz}"
 part "fuzz ${#fuzzed[@]} targets" fuzz_all
