@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
 
 #include "apps/commands.h"
+#include "apps/gpu/check_layer.h"
 #include "apps/table.h"
 #include "base/file.h"
 #include "base/ids.h"
@@ -161,10 +163,11 @@ LayerBytes count_bytes(const MoeSizes& s, const std::vector<float>& logits,
 struct Layers {
   MoeSizes sizes;
   std::vector<DeviceBuffer> gate_up, down;
-  std::vector<DeviceBuffer> factors;   // [layers]
-  std::vector<DeviceBuffer> adapters;  // [layers], MoeAdapterSlot[max_adapters]
-  MoeAdapterSlot adapter;              // of any of them: ranks and strides
-  int64_t factor_bytes = 0;            // of one adapter on one layer
+  std::vector<DeviceBuffer> factors;               // [layers]
+  std::vector<std::vector<MoeAdapterSlot>> slots;  // [layers][max_adapters]
+  std::vector<DeviceBuffer> adapters;              // [layers], the same
+  MoeAdapterSlot adapter;                          // of any of them: ranks and strides
+  int64_t factor_bytes = 0;                        // of one adapter on one layer
 };
 
 void make_adapters(Layers& layers, int32_t num_layers, int32_t max_adapters, int32_t rank,
@@ -185,14 +188,15 @@ void make_adapters(Layers& layers, int32_t num_layers, int32_t max_adapters, int
   const int64_t parts[4] = {shared ? shrink : experts * shrink, experts * expand,
                             experts * down_shrink, shared ? down_expand : experts * down_expand};
   layers.factor_bytes = parts[0] + parts[1] + parts[2] + parts[3];
-  layers.factors.clear(), layers.adapters.clear();
+  layers.factors.clear(), layers.slots.clear(), layers.adapters.clear();
   for (int32_t l = 0; l < num_layers && max_adapters > 0; ++l) {
     const DeviceBuffer& all =
         layers.factors.emplace_back(static_cast<size_t>(layers.factor_bytes * max_adapters));
-    const float size = 1.0f / std::sqrt(static_cast<float>(s.hidden_size));
+    // Deltas of about a third of what they are added to, so that the check sees them.
+    const float size = 4.0f / std::sqrt(static_cast<float>(s.hidden_size));
     kernels::fill_bf16(all.as<Bf16>(), static_cast<int64_t>(all.bytes() / 2), size,
                        static_cast<uint64_t>(100 + l), stream.get());
-    std::vector<MoeAdapterSlot> slots;
+    std::vector<MoeAdapterSlot>& slots = layers.slots.emplace_back();
     for (int32_t i = 0; i < max_adapters; ++i) {
       MoeAdapterSlot slot = a;
       const uint8_t* at = all.as<uint8_t>() + i * layers.factor_bytes;
@@ -275,13 +279,15 @@ class LayerBench {
       device_logits.push_back(DeviceBuffer::of(logits.back()));
     }
     const DeviceBuffer x(static_cast<size_t>(tokens) * static_cast<size_t>(s.hidden_size) * 2);
-    const DeviceBuffer y(x.bytes()), ids(static_cast<size_t>(tokens * s.top_k) * 4);
+    DeviceBuffer y(x.bytes());
+    const DeviceBuffer ids(static_cast<size_t>(tokens * s.top_k) * 4);
     kernels::fill_bf16(x.as<Bf16>(), static_cast<int64_t>(x.bytes() / 2), 1.0f, 7, stream_.get());
     size_t bytes = 0;
     kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank), nullptr, &bytes);
     DeviceBuffer workspace(bytes);
     workspace.fill(0);
 
+    base_y_.clear(), base_reference_.clear();
     std::vector<Arm> arms;
     for (const int32_t n : options_.adapters) {
       if (n == 0) arms.emplace_back().name = "base";
@@ -342,8 +348,10 @@ class LayerBench {
           }
         }
       };
+      y.fill(0xff);  // NaN
       enqueue(true);
       stream_.wait();
+      check_last_layer(arm, slots, logits.back(), x, y, layout);
       // A part alone works on the lists that a whole layer of its arm left.
       if (options_.part != "all")
         arm.prepare = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(true); }));
@@ -381,12 +389,67 @@ class LayerBench {
     }
   }
 
+  // A wrong layer gets no time: first and last token against the reference, what adapters add to
+  // them by itself, and a batch that uses none of the adapters loaded bit for bit against base.
+  void check_last_layer(const Arm& arm, const std::vector<int32_t>& slots,
+                        const std::vector<float>& logits, const DeviceBuffer& x,
+                        const DeviceBuffer& y, const std::string& layout) {
+    // FP8 sums of 14 bits make some codes of h fall to the other side, each by an eighth. A delta
+    // is a small part of the output they disturb; one that is missing, or another's, is off by all
+    // of it.
+    constexpr double kTolerance = 2e-2, kDeltaTolerance = 0.15;
+    const auto hidden = static_cast<size_t>(layers_.sizes.hidden_size);
+    const std::vector<Bf16> inputs = x.download<Bf16>(x.bytes() / 2),
+                            outputs = y.download<Bf16>(y.bytes() / 2);
+    const auto require = [&](const std::string& why) {
+      if (why.empty()) return;
+      leave(fmt::format("T {}, {}, {}: wrong results, {}; please report it", slots.size(), layout,
+                        arm.name, why));
+    };
+    if (arm.num_adapters == 0) base_y_ = outputs;
+    if (arm.loaded_only && !base_y_.empty())
+      require(outputs == base_y_ ? "" : "not the bits of the base model");
+    LayerToCheck layer = {.sizes = layers_.sizes,
+                          .gate_up = &layers_.gate_up.back(),
+                          .down = &layers_.down.back(),
+                          .logits = logits.data(),
+                          .x = inputs.data()};
+    for (const size_t token : {size_t{0}, slots.size() - 1}) {
+      const auto row = [&](const std::vector<Bf16>& values) {
+        std::vector<double> out;
+        for (size_t i = 0; i < hidden; ++i) out.push_back(to_float(values[token * hidden + i]));
+        return out;
+      };
+      const auto minus = [&](std::vector<double> a, const std::vector<double>& b) {
+        for (size_t i = 0; i < hidden; ++i) a[i] -= b[i];
+        return a;
+      };
+      std::vector<double>& base = base_reference_[token];
+      if (base.empty()) base = reference_output(layer, static_cast<int32_t>(token));
+      const int32_t slot = slots[token];
+      if (slot == kNoAdapter) {
+        require(why_far(row(outputs), base, kTolerance));
+        continue;
+      }
+      LayerToCheck adapted = layer;
+      adapted.factors = &layers_.factors.back();
+      adapted.slot = &layers_.slots.back()[static_cast<size_t>(slot)];
+      const std::vector<double> want = reference_output(adapted, static_cast<int32_t>(token));
+      require(why_far(row(outputs), want, kTolerance));
+      if (base_y_.empty()) continue;
+      require(why_far(minus(row(outputs), row(base_y_)), minus(want, base), kDeltaTolerance));
+    }
+  }
+
   LayerOptions options_;
   DeviceFacts facts_;
   Stream stream_;
   Layers layers_;
   double read_rate_ = 0;
   std::vector<Row> rows_;
+  // Of the tokens and logits being measured.
+  std::vector<Bf16> base_y_;
+  std::map<size_t, std::vector<double>> base_reference_;
 };
 
 void print_rows(const LayerBench& bench, const MoeSizes& s, const LayerOptions& options) {

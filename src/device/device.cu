@@ -56,8 +56,9 @@ void DeviceBuffer::fill(uint8_t byte) {
 void DeviceBuffer::upload_bytes(const void* from, size_t bytes) {
   check(cudaMemcpy(data_, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
 }
-void DeviceBuffer::download_bytes(void* to, size_t bytes) const {
-  check(cudaMemcpy(to, data_, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy from the device");
+void DeviceBuffer::download_bytes(void* to, size_t bytes, size_t offset) const {
+  check(cudaMemcpy(to, as<uint8_t>() + offset, bytes, cudaMemcpyDeviceToHost),
+        "cudaMemcpy from the device");
 }
 
 Stream::Stream() {

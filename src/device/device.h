@@ -46,9 +46,9 @@ class DeviceBuffer {
 
   // Every byte the same; waits.
   void fill(uint8_t byte);
-  // Whole host arrays; these wait. The array is no longer than the buffer.
+  // Whole host arrays; these wait. The array is no longer than the buffer from `offset` on.
   void upload_bytes(const void* from, size_t bytes);
-  void download_bytes(void* to, size_t bytes) const;
+  void download_bytes(void* to, size_t bytes, size_t offset = 0) const;
 
   template <class T>
   static DeviceBuffer of(std::span<const T> values) {
