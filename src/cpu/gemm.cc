@@ -58,12 +58,6 @@ struct RowBlock {
 // as fetching it in the order of its use. Past the matrix this is a harmless hint.
 constexpr int64_t kTilesAhead = 2;
 
-HWY_INLINE void prefetch(const void* data, size_t bytes) {
-  for (size_t line = 0; line < bytes; line += 64) {
-    __builtin_prefetch(static_cast<const uint8_t*>(data) + line, 0, 2);
-  }
-}
-
 // kRows rows times kTokens tokens. An element's sum runs over its columns in order, one partial sum
 // a lane, each weight decoded and scaled before its product; the lanes are added at the end.
 // Nothing in it depends on kRows, kTokens or where the row is read from, so an element has the same
@@ -337,18 +331,13 @@ void rows_times_tokens(const WeightMatrix& w, int64_t row_begin, int64_t row_end
 }
 
 void prefetch_rows(const Bf16* rows, int64_t num_rows, int64_t cols) {
-  const auto bytes =
-      static_cast<int64_t>(sizeof(Bf16)) * std::min<int64_t>(num_rows, 2 * kTileRows) * cols;
-  for (int64_t line = 0; line < bytes; line += 64) {
-    __builtin_prefetch(reinterpret_cast<const uint8_t*>(rows) + line, 0, 2);
-  }
+  const int64_t elements = std::min<int64_t>(num_rows, 2 * kTileRows) * cols;
+  prefetch(rows, static_cast<size_t>(elements) * sizeof(Bf16));
 }
 
 void prefetch_expand(const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin, int64_t end) {
-  for (int64_t r = 0; r < rank; ++r) {
-    const Bf16* row = b_t + r * out_size;
-    for (int64_t o = begin; o < end; o += 32) __builtin_prefetch(row + o, 0, 2);
-  }
+  for (int64_t r = 0; r < rank; ++r)
+    prefetch(b_t + r * out_size + begin, static_cast<size_t>(end - begin) * sizeof(Bf16));
 }
 
 void expand(const float* s, const Bf16* b_t, int64_t rank, int64_t out_size, int64_t begin,
