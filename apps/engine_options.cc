@@ -126,7 +126,8 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options) {
   std::string notes;  // shown after the progress line
   for (const auto& [name, folder] : *loras) {
     progress->update("load adapters", num_loaded++, static_cast<int64_t>(loras->size()));
-    auto id = (*engine)->add_adapter(name, folder, expert_layout(options.expert_layout));
+    auto id =
+        (*engine)->add_adapter(name, folder, {.layout = expert_layout(options.expert_layout)});
     if (!id) {
       progress->finish(false);
       return pass_on(id);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -12,12 +13,12 @@
 #include <utility>
 #include <vector>
 
+#include "braid/adapter.h"
 #include "braid/adapter_report.h"
 #include "braid/result.h"
 
 namespace braid {
 
-enum class AdapterId : int32_t { kBase = -1 };
 enum class RequestId : int64_t {};
 enum class FinishReason { kStop, kLength, kCancelled, kError };
 
@@ -48,6 +49,17 @@ struct Request {
   std::vector<int32_t> prompt;           ///< token ids, at least one
   AdapterId adapter = AdapterId::kBase;  ///< kBase: the base model alone
   SamplingParams sampling = {};
+  int32_t priority = 0;  ///< higher first; low ones still get one start in eight
+  uint64_t tag = 0;      ///< the caller's own, handed back in every event
+};
+
+/// When things happened to a request. Epoch: not yet.
+struct RequestTimes {
+  using Time = std::chrono::steady_clock::time_point;
+  Time queued;       ///< accepted by submit()
+  Time started;      ///< first left the queue
+  Time first_token;  ///< end of the step that gave it
+  Time last_token;   ///< end of the step that gave the newest one
 };
 
 /// log p of a token, and the most likely ones at its place, by falling log p. Natural logarithms of
@@ -64,6 +76,7 @@ struct TokenLogprob {
 /// only.
 struct TokenEvent {
   RequestId request;
+  uint64_t tag = 0;  ///< the request's
   std::span<const int32_t> tokens;
   std::string_view
       text;  ///< whole characters only; bytes that may become a stop string are held back
@@ -74,16 +87,20 @@ struct TokenEvent {
   FinishReason reason = FinishReason::kStop;  ///< meaningful if finished
   std::string_view matched_stop;              ///< the stop string that ended the reply, if one did
   std::string_view error;                     ///< not empty iff reason == kError
+  std::optional<ErrorCode> error_code;        ///< of an adapter that could not be read
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;      ///< of the prompt, taken from the prefix cache
   int32_t completion_tokens = 0;  ///< so far
+  RequestTimes times;
 };
 
 using OnTokens = std::function<void(const TokenEvent&)>;
 
+/// All events of one step, in order; they are valid during the call only.
+using OnStep = std::function<void(std::span<const TokenEvent>)>;
+
 enum class LoadFormat { kAuto, kDummy };
 enum class DummyWeights { kBf16, kFp8, kNvfp4 };
-enum class AdapterExpertLayout { kAuto, kPeft, kGrouped };
 
 struct EngineConfig {
   std::filesystem::path model_dir;
@@ -101,6 +118,10 @@ struct EngineConfig {
   bool prefix_caching = true;
   int32_t max_adapters = 64;  ///< adapter slots: different adapters in one step
   int32_t max_lora_rank = 256;
+  int32_t max_running_per_adapter = 0;  ///< requests; 0: no limit. The base has none
+  size_t adapter_host_bytes = 0;        ///< of factors in host memory; 0: no limit
+  std::filesystem::path adapter_root;   ///< "" or the folder that strangers may load from
+  OnStep on_step;  ///< hears of requests without an OnTokens of their own; must not throw
   std::function<void(std::string_view what, int64_t done, int64_t total)>
       on_progress;  ///< while open() works
 };
@@ -112,10 +133,14 @@ struct EngineStats {
   int64_t generated_tokens = 0;
   int64_t preemptions = 0;
   int32_t running = 0;
-  int32_t queued = 0;
+  int32_t queued = 0;            ///< accepted and not running
   int32_t kv_blocks_used = 0;    ///< held by running requests
   int32_t kv_blocks_cached = 0;  ///< free to take, kept for prefix hits
   int32_t kv_blocks_total = 0;
+  AdapterCounts base;               ///< requests without an adapter
+  int32_t adapter_slots_used = 0;   ///< hold an adapter
+  int32_t adapter_slots_total = 0;  ///< EngineConfig::max_adapters
+  size_t adapter_host_bytes = 0;    ///< factors in host memory, also of versions that only run out
 };
 
 /// A base model, the adapters registered with it, and the loop that serves requests.
@@ -138,14 +163,43 @@ class Engine {
   ///         kResourceExhausted  the KV cache does not hold one block
   static Result<std::unique_ptr<Engine>> open(const EngineConfig& config);
 
-  /// Reads a PEFT LoRA directory into host memory. The name is free again after remove_adapter.
-  /// What is odd but no error (all-zero deltas, a base model of another name) is in
-  /// adapter_report(); show its warnings to whoever asked for the adapter.
+  /// Reads a PEFT LoRA folder into host memory and registers it under a name. Reading and checking
+  /// happen beside the engine's thread: no request waits for it. A load that fails changes nothing.
+  /// With a mode that replaces, the id stays: requests submitted from then on get the new content,
+  /// earlier ones finish on the old. What is odd but no error (all-zero deltas, a base model of
+  /// another name) is in adapter_report(); show its warnings to whoever asked for the adapter.
   ///
-  /// Errors  kNotFound  kCorrupt  kUnsupported  kInvalidArgument (name taken or empty; rank above
-  ///         config.max_lora_rank; a target module the base model lacks)
+  /// Errors  kNotFound (folder; with kReplace also the name)  kCorrupt  kUnsupported  kIo
+  ///         kInvalidArgument (a name that is taken, empty, over 256 bytes or has control
+  ///         characters; rank above config.max_lora_rank; a target module the base model lacks;
+  ///         options.confined and a folder outside config.adapter_root)
+  ///         kResourceExhausted (config.adapter_host_bytes does not hold it beside what must stay)
   Result<AdapterId> add_adapter(std::string name, const std::filesystem::path& dir,
-                                AdapterExpertLayout layout = AdapterExpertLayout::kAuto);
+                                const AdapterOptions& options = {});
+
+  /// The same from memory, without a file. There is nothing to read such an adapter from again, so
+  /// it stays in host memory until it is removed or replaced.
+  Result<AdapterId> add_adapter_bytes(std::string name, const AdapterBytes& bytes,
+                                      const AdapterOptions& options = {});
+
+  /// The adapter of that name; if there is none, and config.adapter_root has a sub-folder of that
+  /// name ("sql", "team/sql") with an adapter_config.json, registers it. Reads no weights: the
+  /// first request waits for them in the queue, and ends with kError if they are no good; the name
+  /// is then forgotten again.
+  ///
+  /// Errors  kNotFound
+  Result<AdapterId> resolve_adapter(std::string_view name);
+
+  /// Pinned adapters are never evicted from host memory. Pinning reads it back if needed.
+  ///
+  /// Errors  kNotFound  and those of add_adapter
+  Status pin_adapter(AdapterId id, bool pinned);
+
+  /// Every registered adapter, by name.
+  std::vector<AdapterInfo> adapters() const;
+
+  /// Errors  kNotFound
+  Result<AdapterInfo> adapter(AdapterId id) const;
 
   /// How an adapter was read and what to be wary of.
   ///
@@ -165,6 +219,9 @@ class Engine {
   ///         over the context length, a sampling value out of range)  kNotFound (adapter)
   ///         kResourceExhausted (queue full)
   Result<RequestId> submit(Request request, OnTokens on_tokens);
+
+  /// The same with config.on_step in place of a callback: all events of a step come in one call.
+  Result<RequestId> submit(Request request);
 
   /// Stops a request; its last event has reason kCancelled. Unknown or finished ids are ignored.
   void cancel(RequestId id);

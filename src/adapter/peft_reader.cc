@@ -15,6 +15,7 @@
 #include "adapter/lora_plan.h"
 #include "base/check.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/safetensors_header.h"
 
 namespace braid {
 namespace {
@@ -135,7 +136,9 @@ void warn_of_zero_deltas(const std::map<LoraSite, PlannedPair>& pairs, const Fac
   }
 }
 
-void describe(const LoraPlan& plan, const FactorStore& store, const Safetensors& tensors,
+using Tensors = std::map<std::string, TensorView>;
+
+void describe(const LoraPlan& plan, const FactorStore& store, const Tensors& tensors,
               AdapterReport& report) {
   report.layout = "no expert adapted";
   if (!plan.layouts().empty()) {
@@ -157,9 +160,9 @@ void describe(const LoraPlan& plan, const FactorStore& store, const Safetensors&
   std::ranges::copy(plan.warnings(), std::back_inserter(report.warnings));
   warn_of_zero_deltas(plan.pairs(), store, report.warnings);
   report.targets = describe_targets(plan.pairs());
-  report.num_tensors = static_cast<int64_t>(tensors.tensors().size());
+  report.num_tensors = static_cast<int64_t>(tensors.size());
   report.num_parameters = plan.num_parameters();
-  for (const auto& [name, view] : tensors.tensors()) report.bytes_in_file += view.bytes.size();
+  for (const auto& [name, view] : tensors) report.bytes_in_file += view.bytes.size();
   report.bytes_resident = store.bytes();
   report.num_factors = 2 * static_cast<int32_t>(plan.pairs().size());
   report.num_distinct_factors = store.num_distinct();
@@ -170,27 +173,23 @@ void describe(const LoraPlan& plan, const FactorStore& store, const Safetensors&
   }
 }
 
-Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelConfig& model,
-                              const AdapterReadOptions& options) {
-  auto config = read_lora_config(folder);
-  if (!config) return pass_on(config);
-  auto tensors = open_adapter_tensors(folder);
-  if (!tensors) return pass_on(tensors);
-
+// The tensors must outlive the call alone.
+Result<AdapterAndReport> build(const LoraConfig& config, const Tensors& tensors,
+                               const ModelConfig& model, const AdapterReadOptions& options) {
   FactorStore store;
-  LoraPlan plan(model, *config, options);
-  if (auto ok = plan.build(tensors->tensors(), store); !ok) return pass_on(ok, folder.string());
-  if (auto ok = store.convert(); !ok) return pass_on(ok, folder.string());
+  LoraPlan plan(model, config, options);
+  if (auto ok = plan.build(tensors, store); !ok) return pass_on(ok);
+  if (auto ok = store.convert(); !ok) return pass_on(ok);
 
   AdapterAndReport out;
-  out.report.warnings = config->warnings;
-  const std::string trained_on = base_model_name(config->base_model_name_or_path);
+  out.report.warnings = config.warnings;
+  const std::string trained_on = base_model_name(config.base_model_name_or_path);
   const std::string served = base_model_name(options.base_model_name);
   if (!trained_on.empty() && !served.empty() && !is_same_base_model(trained_on, served)) {
     out.report.warnings.push_back(fmt::format(
         "base_model_name_or_path is \"{}\", this base model is \"{}\"", trained_on, served));
   }
-  describe(plan, store, *tensors, out.report);
+  describe(plan, store, tensors, out.report);
 
   auto adapter = std::make_shared<Adapter>();
   adapter->name = options.name;
@@ -203,6 +202,37 @@ Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelCo
   adapter->bytes = store.bytes();
   adapter->storage = {store.storage()};
   out.adapter = std::move(adapter);
+  return out;
+}
+
+Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelConfig& model,
+                              const AdapterReadOptions& options) {
+  auto config = read_lora_config(folder);
+  if (!config) return pass_on(config);
+  auto tensors = open_adapter_tensors(folder);
+  if (!tensors) return pass_on(tensors);
+  auto out = build(*config, tensors->tensors(), model, options);
+  if (!out) return pass_on(out, folder.string());
+  return out;
+}
+
+Result<AdapterAndReport> read(const AdapterBytes& bytes, const ModelConfig& model,
+                              const AdapterReadOptions& options) {
+  auto config = parse_lora_config(bytes.config_json);
+  if (!config) return pass_on(config, "adapter_config.json");
+  auto contents = parse_safetensors(
+      std::as_bytes(std::span(bytes.safetensors.data(), bytes.safetensors.size())));
+  if (!contents) return pass_on(contents, "adapter_model.safetensors");
+  return build(*config, contents->tensors, model, options);
+}
+
+// Errors name the adapter.
+template <class Source>
+Result<AdapterAndReport> read_named(const Source& source, const ModelConfig& config,
+                                    const AdapterReadOptions& options) {
+  auto out = read(source, config, options);
+  if (!out && !options.name.empty())
+    return pass_on(out, fmt::format("adapter \"{}\"", options.name));
   return out;
 }
 
@@ -233,10 +263,12 @@ bool is_same_base_model(const std::string& a, const std::string& b) {
 Result<AdapterAndReport> read_adapter(const std::filesystem::path& folder,
                                       const ModelConfig& config,
                                       const AdapterReadOptions& options) {
-  auto out = read(folder, config, options);
-  if (!out && !options.name.empty())
-    return pass_on(out, fmt::format("adapter \"{}\"", options.name));
-  return out;
+  return read_named(folder, config, options);
+}
+
+Result<AdapterAndReport> read_adapter(const AdapterBytes& bytes, const ModelConfig& config,
+                                      const AdapterReadOptions& options) {
+  return read_named(bytes, config, options);
 }
 
 }  // namespace braid

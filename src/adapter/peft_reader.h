@@ -9,6 +9,7 @@
 
 #include "adapter/adapter.h"
 #include "base/result.h"
+#include "braid/adapter.h"
 #include "braid/adapter_report.h"
 #include "checkpoint/model_config.h"
 
@@ -46,5 +47,9 @@ bool is_same_base_model(const std::string& a, const std::string& b);
 //         kUnsupported (DoRA, modules_to_save, bias, ... by name)
 Result<AdapterAndReport> read_adapter(const std::filesystem::path& folder,
                                       const ModelConfig& config, const AdapterReadOptions& options);
+
+// The same from the two files in memory; there is no model card to tell who wrote them.
+Result<AdapterAndReport> read_adapter(const AdapterBytes& bytes, const ModelConfig& config,
+                                      const AdapterReadOptions& options);
 
 }  // namespace braid

@@ -6,6 +6,7 @@
 
 #include "adapter/dummy_adapter.h"
 #include "adapter/peft_reader.h"
+#include "adapter/validate.h"
 #include "base/check.h"
 #include "checkpoint/weight_source.h"
 #include "cpu/read_rate.h"
@@ -74,10 +75,23 @@ std::string_view name(FinishReason reason) {
   BRAID_UNREACHABLE(static_cast<int>(reason));
 }
 
+std::string_view name(AdapterTier tier) {
+  switch (tier) {
+    case AdapterTier::kDisk:
+      return "disk";
+    case AdapterTier::kHost:
+      return "host";
+    case AdapterTier::kSlot:
+      return "slot";
+  }
+  BRAID_UNREACHABLE(static_cast<int>(tier));
+}
+
 struct Engine::Impl {
   struct Registered {
     std::shared_ptr<const Adapter> adapter;
     AdapterReport report;
+    AdapterInfo info;
   };
 
   EngineConfig config;
@@ -109,13 +123,69 @@ struct Engine::Impl {
                 "adapter \"{}\" is already there; remove it first or choose another name", name);
   }
 
-  Result<AdapterId> put(std::string name, Registered adapter) {
+  Status check_name(const std::string& name, LoadMode mode) const {
+    constexpr size_t kMaxBytes = 256;
+    if (name.empty() || name.size() > kMaxBytes) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "an adapter's name has {} bytes, accepted are 1 to {}", name.size(), kMaxBytes);
+    }
+    if (std::ranges::any_of(name, [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
+      return fail(ErrorCode::kInvalidArgument, "an adapter's name has a control character");
     const std::lock_guard lock(mutex);
-    if (id_of_name.contains(name)) return name_taken(name);
-    const AdapterId id{next_adapter_id++};
-    adapters.emplace(id, std::move(adapter));
+    return check_mode(name, mode);
+  }
+
+  // Under mutex.
+  Status check_mode(const std::string& name, LoadMode mode) const {
+    const bool is_taken = id_of_name.contains(name);
+    if (is_taken && mode == LoadMode::kNew) return name_taken(name);
+    if (!is_taken && mode == LoadMode::kReplace)
+      return fail(ErrorCode::kNotFound, "there is no adapter \"{}\" to replace", name);
+    return {};
+  }
+
+  Result<AdapterId> put(std::string name, Registered adapter, LoadMode mode) {
+    const std::lock_guard lock(mutex);
+    if (auto ok = check_mode(name, mode); !ok) return pass_on(ok);
+    const auto known = id_of_name.find(name);
+    const AdapterId id = known != id_of_name.end() ? known->second : AdapterId{next_adapter_id++};
+    Registered& entry = adapters[id];
+    adapter.info.version = entry.info.version + 1;
+    adapter.info.loads = entry.info.loads + 1;
+    adapter.info.id = id;
+    adapter.info.name = name;
+    adapter.info.tier = AdapterTier::kHost;
+    adapter.info.hash = to_string(adapter.adapter->hash);
+    adapter.info.bytes = adapter.adapter->bytes;
+    adapter.info.rank = adapter.adapter->max_rank;
+    adapter.info.loaded_at = std::chrono::system_clock::now();
+    entry = std::move(adapter);
     id_of_name.emplace(std::move(name), id);
     return id;
+  }
+
+  AdapterReadOptions read_options(const std::string& name, const AdapterOptions& options) const {
+    return {.name = name,
+            .expert_layout = expert_layout(options.layout),
+            .max_lora_rank = config.max_lora_rank,
+            .base_model_name = base_model_name};
+  }
+
+  // The canonical folder, if it lies in the root.
+  Result<std::filesystem::path> confine(const std::filesystem::path& dir) const {
+    if (config.adapter_root.empty())
+      return fail(ErrorCode::kInvalidArgument, "there is no adapter_root to load from");
+    std::error_code error;
+    const auto root = std::filesystem::canonical(config.adapter_root, error);
+    if (error)
+      return fail(ErrorCode::kNotFound, "{}: {}", config.adapter_root.string(), error.message());
+    auto folder = std::filesystem::canonical(root / dir, error);
+    if (error) return fail(ErrorCode::kNotFound, "{}: {}", dir.string(), error.message());
+    if (!folder.string().starts_with(root.string() + "/")) {
+      return fail(ErrorCode::kInvalidArgument, "{} is outside of the folder for adapters",
+                  dir.string());
+    }
+    return folder;
   }
 };
 
@@ -156,7 +226,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
             .max_adapters = config.max_adapters,
             .max_queued_requests = config.max_queued_requests,
             .max_context = plan->max_context,
-            .eos_tokens = impl->text.eos_tokens()});
+            .eos_tokens = impl->text.eos_tokens(),
+            .on_step = config.on_step});
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResourceExhausted,
                 "no memory for a KV cache of {} bytes; lower kv_cache_bytes",
@@ -166,20 +237,66 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
 }
 
 Result<AdapterId> Engine::add_adapter(std::string name, const std::filesystem::path& dir,
-                                      AdapterExpertLayout layout) {
-  if (name.empty()) return fail(ErrorCode::kInvalidArgument, "an adapter's name is empty");
-  if (find_adapter(name)) return impl_->name_taken(name);  // before the work of reading
-  auto read = read_adapter(dir, impl_->thread->model().config(),
-                           {.name = name,
-                            .expert_layout = expert_layout(layout),
-                            .max_lora_rank = impl_->config.max_lora_rank,
-                            .base_model_name = impl_->base_model_name});
+                                      const AdapterOptions& options) {
+  if (auto ok = impl_->check_name(name, options.mode); !ok) return pass_on(ok);  // before reading
+  std::filesystem::path folder = dir;
+  if (options.confined) {
+    auto confined = impl_->confine(dir);
+    if (!confined) return pass_on(confined);
+    folder = *confined;
+  }
+  auto read =
+      read_adapter(folder, impl_->thread->model().config(), impl_->read_options(name, options));
   if (!read) return pass_on(read);
-  return impl_->put(std::move(name), {std::move(read->adapter), std::move(read->report)});
+  return impl_->put(std::move(name),
+                    {std::move(read->adapter),
+                     std::move(read->report),
+                     {.source = dir.string(), .pinned = options.pinned}},
+                    options.mode);
+}
+
+Result<AdapterId> Engine::add_adapter_bytes(std::string name, const AdapterBytes& bytes,
+                                            const AdapterOptions& options) {
+  if (auto ok = impl_->check_name(name, options.mode); !ok) return pass_on(ok);
+  auto read =
+      read_adapter(bytes, impl_->thread->model().config(), impl_->read_options(name, options));
+  if (!read) return pass_on(read);
+  return impl_->put(std::move(name),
+                    {std::move(read->adapter), std::move(read->report), {.pinned = options.pinned}},
+                    options.mode);
+}
+
+Result<AdapterId> Engine::resolve_adapter(std::string_view name) {
+  if (const auto id = find_adapter(name)) return *id;
+  auto id = add_adapter(std::string(name), std::filesystem::path(name), {.confined = true});
+  if (!id) return fail(ErrorCode::kNotFound, "there is no adapter \"{}\"", name);
+  return id;
+}
+
+Status Engine::pin_adapter(AdapterId id, bool pinned) {
+  const std::lock_guard lock(impl_->mutex);
+  const auto found = impl_->adapters.find(id);
+  if (found == impl_->adapters.end()) return Impl::not_there(id);
+  found->second.info.pinned = pinned;
+  return {};
+}
+
+std::vector<AdapterInfo> Engine::adapters() const {
+  const std::lock_guard lock(impl_->mutex);
+  std::vector<AdapterInfo> all;
+  for (const auto& [name, id] : impl_->id_of_name) all.push_back(impl_->adapters.at(id).info);
+  return all;
+}
+
+Result<AdapterInfo> Engine::adapter(AdapterId id) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto found = impl_->adapters.find(id);
+  if (found == impl_->adapters.end()) return Impl::not_there(id);
+  return found->second.info;
 }
 
 Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint64_t seed) {
-  if (name.empty()) return fail(ErrorCode::kInvalidArgument, "an adapter's name is empty");
+  if (auto ok = impl_->check_name(name, LoadMode::kNew); !ok) return pass_on(ok);
   if (rank < 1 || rank > impl_->config.max_lora_rank) {
     return fail(ErrorCode::kInvalidArgument, "rank = {}, need 1 to max_lora_rank = {}", rank,
                 impl_->config.max_lora_rank);
@@ -189,7 +306,7 @@ Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint
                           .bytes_resident = adapter->bytes,
                           .min_rank = rank,
                           .max_rank = rank};
-  return impl_->put(std::move(name), {std::move(adapter), std::move(report)});
+  return impl_->put(std::move(name), {std::move(adapter), std::move(report), {}}, LoadMode::kNew);
 }
 
 Result<AdapterReport> Engine::adapter_report(AdapterId id) const {
@@ -221,6 +338,8 @@ Result<RequestId> Engine::submit(Request request, OnTokens on_tokens) {
   if (!adapter) return pass_on(adapter);
   return impl_->thread->submit(std::move(request), std::move(*adapter), std::move(on_tokens));
 }
+
+Result<RequestId> Engine::submit(Request request) { return submit(std::move(request), {}); }
 
 void Engine::cancel(RequestId id) { impl_->thread->cancel(id); }
 

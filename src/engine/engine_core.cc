@@ -12,12 +12,13 @@
 namespace braid {
 
 EngineCore::EngineCore(Model& model, const ops::Context& context, const KvCacheShape& kv_shape,
-                       const SchedulerOptions& options, int32_t max_adapters)
+                       const SchedulerOptions& options, int32_t max_adapters, OnStep on_step)
     : model_(model),
       context_(context),
       options_(options),
       kv_(kv_shape),
       max_adapters_(max_adapters),
+      on_step_(std::move(on_step)),
       adapters_(std::make_unique<AdapterResidency>(max_adapters, model.config().num_hidden_layers)),
       scheduler_(std::make_unique<Scheduler>(options, *adapters_)) {}
 
@@ -73,6 +74,7 @@ void EngineCore::run_step() {
                  logits_.data());
   ++totals_.steps;
   compute_rows(chunks);
+  step_end_ = std::chrono::steady_clock::now();
 
   for (const ScheduledChunk& chunk : chunks) {
     const int32_t begin = chunk.request->num_computed;
@@ -141,6 +143,8 @@ void EngineCore::take_token(RequestState& request, Sampler::Sample& sample) {
   request.tokens.push_back(token);
   request.sampler.count(token);
   ++totals_.generated_tokens;
+  if (request.num_generated() == 1) request.times.first_token = step_end_;
+  request.times.last_token = step_end_;
 
   const int32_t num_generated = request.num_generated();
   const bool may_stop = num_generated >= sampling.min_tokens;
@@ -188,6 +192,8 @@ void EngineCore::send_last(RequestState& request, FinishReason reason, std::stri
 
 void EngineCore::send(RequestState& request, TokenEvent event) {
   event.request = request.id;
+  event.tag = request.tag;
+  event.times = request.times;
   event.prompt_tokens = request.num_prompt;
   event.cached_tokens = request.num_cached_prompt;
   event.completion_tokens = request.num_generated();
@@ -195,6 +201,10 @@ void EngineCore::send(RequestState& request, TokenEvent event) {
     event.prompt_logprobs = request.prompt_logprobs;
   request.has_sent_event = true;
   if (event.finished) ++num_finished_;
+  if (!request.on_tokens) {
+    events_.add(event);
+    return;
+  }
   try {
     request.on_tokens(event);
   } catch (...) {

@@ -9,6 +9,7 @@
 #include "engine/adapter_residency.h"
 #include "engine/request_state.h"
 #include "engine/scheduler.h"
+#include "engine/step_events.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
 #include "ops/context.h"
@@ -21,7 +22,7 @@ class EngineCore {
  public:
   // The model must outlive the core; `context` is handed to its forward().
   EngineCore(Model& model, const ops::Context& context, const KvCacheShape& kv_shape,
-             const SchedulerOptions& options, int32_t max_adapters);
+             const SchedulerOptions& options, int32_t max_adapters, OnStep on_step = {});
   ~EngineCore();
 
   void add(std::unique_ptr<RequestState> request);
@@ -33,6 +34,9 @@ class EngineCore {
   // Runs one step. What goes wrong inside ends the running requests with kError; the ones that wait
   // stay. Does nothing when there is no request.
   void step();
+
+  // Hands the events since the last call to on_step, those of requests without a callback.
+  void deliver_events() { events_.deliver(on_step_); }
 
   // Lets go of the weights of removed adapters.
   void drop_removed_adapters() { adapters_->drop_removed(); }
@@ -67,6 +71,8 @@ class EngineCore {
   SchedulerOptions options_;
   KvCache kv_;
   int32_t max_adapters_;
+  OnStep on_step_;
+  StepEvents events_;
   std::unique_ptr<AdapterResidency> adapters_;
   std::unique_ptr<Scheduler> scheduler_;  // points to adapters_
   ForwardBatch batch_;
@@ -75,6 +81,7 @@ class EngineCore {
   std::vector<RequestState*> broken_;  // their callback threw in this step
   EngineStats totals_;                 // the counts that only rise
   int64_t num_finished_ = 0;
+  RequestTimes::Time step_end_;
 };
 
 }  // namespace braid

@@ -23,7 +23,7 @@ EngineThread::EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::Th
       model_(std::move(model)),
       pool_(std::move(pool)),
       core_(*model_, {.backend = options_.backend, .pool = pool_.get()}, options_.kv_shape,
-            options_.scheduler, options_.max_adapters),
+            options_.scheduler, options_.max_adapters, options_.on_step),
       stats_(core_.stats()) {
   const int64_t cache_tokens = int64_t{options_.kv_shape.num_blocks} * options_.kv_shape.block_size;
   BRAID_CHECK_LE(int64_t{options_.max_context}, cache_tokens);
@@ -70,7 +70,8 @@ Status EngineThread::check(const Request& request) const {
 
 Result<RequestId> EngineThread::submit(Request request, std::shared_ptr<const Adapter> adapter,
                                        OnTokens on_tokens) {
-  if (!on_tokens) return fail(ErrorCode::kInvalidArgument, "on_tokens is empty");
+  if (!on_tokens && !options_.on_step)
+    return fail(ErrorCode::kInvalidArgument, "the request has no on_tokens, the engine no on_step");
   if (auto status = check(request); !status) return pass_on(status);
   auto end_tokens = request.sampling.stop_token_ids;
   if (!request.sampling.ignore_eos)
@@ -90,6 +91,7 @@ Result<RequestId> EngineThread::submit(Request request, std::shared_ptr<const Ad
     arrivals_.push_back(std::make_unique<RequestState>(id, std::move(request), std::move(adapter),
                                                        std::move(end_tokens), std::move(text),
                                                        std::move(on_tokens)));
+    arrivals_.back()->times.queued = std::chrono::steady_clock::now();
     ++next_id_;
     ++num_queued_;
     ++num_unfinished_;
@@ -155,6 +157,7 @@ void EngineThread::run() {
     } else {
       core_.step();
     }
+    core_.deliver_events();
     // A removed adapter's slot may still be in use: tried again until nothing runs.
     if (drops_adapters) {
       core_.drop_removed_adapters();

@@ -25,6 +25,7 @@ struct EngineThreadOptions {
   int32_t max_context = 0;  // prompt + reply, tokens; fits into the cache
   ops::Backend backend = ops::Backend::kCpu;
   std::vector<int32_t> eos_tokens;
+  OnStep on_step;  // for requests without a callback
 };
 
 // An EngineCore on its own thread, and the mailbox in front of it. Members may be called from any
@@ -40,7 +41,8 @@ class EngineThread {
   EngineThread(const EngineThread&) = delete;
   EngineThread& operator=(const EngineThread&) = delete;
 
-  // See Engine::submit. `adapter` is null for the base model; request.adapter is not looked at.
+  // See Engine::submit; without on_tokens, events go to options.on_step. `adapter` is null for the
+  // base model; request.adapter says whose share the request takes from.
   Result<RequestId> submit(Request request, std::shared_ptr<const Adapter> adapter,
                            OnTokens on_tokens);
   void cancel(RequestId id);

@@ -23,6 +23,9 @@ struct RequestState {
                std::vector<int32_t> model_end_tokens, std::unique_ptr<TokenText> token_text,
                OnTokens callback)
       : id(request_id),
+        tag(request.tag),
+        priority(request.priority),
+        adapter_id(request.adapter),
         sampling(std::move(request.sampling)),
         adapter(std::move(with_adapter)),
         on_tokens(std::move(callback)),
@@ -57,10 +60,13 @@ struct RequestState {
 
   // What was asked.
   const RequestId id;  // rises with arrival
+  const uint64_t tag;
+  const int32_t priority;
+  const AdapterId adapter_id;  // whose share it takes from
   const SamplingParams sampling;
   const std::shared_ptr<const Adapter> adapter;  // null: the base model alone
   PrefixOwner owner;
-  OnTokens on_tokens;
+  OnTokens on_tokens;                     // empty: its events go to the engine's on_step
   const std::vector<int32_t> end_tokens;  // the model's and the request's
 
   // How far it is.
@@ -73,6 +79,7 @@ struct RequestState {
   int32_t adapter_slot = kNoAdapter;
   bool has_started = false;  // was admitted once
   bool has_sent_event = false;
+  RequestTimes times;
   int32_t num_cached_prompt = 0;      // prompt tokens from the prefix cache when first admitted
   int64_t waits_for_slot_since = -1;  // step; -1: does not
 

@@ -109,8 +109,11 @@ void Scheduler::admit_waiting() {
     request.waits_for_slot_since = -1;
     auto admitted = std::move(waiting_[i]);
     waiting_.erase(waiting_.begin() + static_cast<int64_t>(i));
-    if (!admitted->has_started) --num_never_started_;
-    admitted->has_started = true;
+    if (!admitted->has_started) {
+      --num_never_started_;
+      admitted->has_started = true;
+      admitted->times.started = std::chrono::steady_clock::now();
+    }
     insert_by_arrival(running_, std::move(admitted));
     schedule_chunk(request);
   }

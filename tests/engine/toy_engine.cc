@@ -81,7 +81,8 @@ std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options) {
                           .max_adapters = options.max_adapters,
                           .max_queued_requests = options.max_queued_requests,
                           .max_context = options.num_blocks * options.block_size,
-                          .eos_tokens = options.eos_tokens});
+                          .eos_tokens = options.eos_tokens,
+                          .on_step = options.on_step});
 }
 
 std::vector<Reply> run_all(EngineThread& engine, const std::vector<ToyRequest>& requests) {

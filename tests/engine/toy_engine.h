@@ -55,6 +55,7 @@ struct ToyOptions {
   std::vector<int32_t> eos_tokens = {};
   std::function<void(const ForwardBatch&)> on_forward = {};
   int32_t poisoned_token = -1;
+  OnStep on_step = {};
 };
 
 std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options);
