@@ -4,7 +4,8 @@
 
 namespace braid {
 
-Result<Safetensors> open_adapter_tensors(const std::filesystem::path& folder) {
+Result<Safetensors> open_adapter_tensors(const std::filesystem::path& folder,
+                                         const FileAccess& access) {
   const auto exists = [&](const char* file) {
     std::error_code ignored;
     return std::filesystem::exists(folder / file, ignored);
@@ -18,7 +19,7 @@ Result<Safetensors> open_adapter_tensors(const std::filesystem::path& folder) {
                   (folder / pickle).string());
     }
   }
-  return Safetensors::open_folder(folder, "adapter_model");
+  return Safetensors::open_folder(folder, "adapter_model", access);
 }
 
 }  // namespace braid

@@ -364,14 +364,14 @@ Result<LoraConfig> parse_lora_config(std::string_view text) {
   return config;
 }
 
-Result<LoraConfig> read_lora_config(const std::filesystem::path& folder) {
+Result<LoraConfig> read_lora_config(const std::filesystem::path& folder, const FileAccess& access) {
   const std::filesystem::path file = folder / "adapter_config.json";
-  auto text = read_file(file, kMaxConfigBytes);
+  auto text = read_file(file, kMaxConfigBytes, access);
   if (!text) return pass_on(text);
   auto config = parse_lora_config(*text);
   if (!config) return pass_on(config, file.string());
   // A model card is optional, and one that cannot be read is no evidence.
-  if (const auto card = read_file(folder / "README.md", size_t{1} << 20); card) {
+  if (const auto card = read_file(folder / "README.md", size_t{1} << 20, access); card) {
     config->says_unsloth |= names_unsloth(*card);
   }
   return config;

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/result.h"
 
@@ -53,6 +54,7 @@ Result<LoraConfig> parse_lora_config(std::string_view text);
 // folder/adapter_config.json, and from folder/README.md whether Unsloth is named as the writer.
 //
 // Errors  kNotFound  kIo  and those above, with the file's path in front
-Result<LoraConfig> read_lora_config(const std::filesystem::path& folder);
+Result<LoraConfig> read_lora_config(const std::filesystem::path& folder,
+                                    const FileAccess& access = {});
 
 }  // namespace braid

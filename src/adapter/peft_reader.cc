@@ -205,12 +205,35 @@ Result<AdapterAndReport> build(const LoraConfig& config, const Tensors& tensors,
   return out;
 }
 
+// Whether the files of a folder are still those they were: size and time of each.
+using FolderStamp = std::map<std::string, std::pair<uintmax_t, std::filesystem::file_time_type>>;
+
+FolderStamp stamp_of(const std::filesystem::path& folder) {
+  FolderStamp stamp;
+  std::error_code ignored;  // reading says what is wrong with the folder
+  std::filesystem::directory_iterator entry(folder, ignored);
+  for (; entry != std::filesystem::directory_iterator(); entry.increment(ignored)) {
+    const std::string file = entry->path().filename().string();
+    if (!file.starts_with("adapter_")) continue;
+    const auto size = entry->file_size(ignored);
+    stamp[file] = {size, entry->last_write_time(ignored)};
+  }
+  return stamp;
+}
+
 Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelConfig& model,
                               const AdapterReadOptions& options) {
-  auto config = read_lora_config(folder);
+  const FileAccess access = {.changes = true, .within = options.within};
+  const FolderStamp before = stamp_of(folder);
+  auto config = read_lora_config(folder, access);
   if (!config) return pass_on(config);
-  auto tensors = open_adapter_tensors(folder);
+  auto tensors = open_adapter_tensors(folder, access);
   if (!tensors) return pass_on(tensors);
+  // The config of one adapter with the tensors of the next would pass for an adapter.
+  if (stamp_of(folder) != before) {
+    return fail(ErrorCode::kIo, "{}: changed while it was read; try again when it is complete",
+                folder.string());
+  }
   auto out = build(*config, tensors->tensors(), model, options);
   if (!out) return pass_on(out, folder.string());
   return out;

@@ -24,6 +24,8 @@ struct AdapterReadOptions {
   int32_t max_lora_rank = 256;
   // A name or a path, compared with the config's for a warning; "" compares nothing.
   std::string base_model_name;
+  // Not empty: a canonical folder that no file, symbolic links followed, may lie out of.
+  std::filesystem::path within;
 };
 
 struct AdapterAndReport {
@@ -41,9 +43,11 @@ bool is_same_base_model(const std::string& a, const std::string& b);
 
 // Reads a PEFT LoRA folder (adapter_config.json + adapter_model.safetensors) for a base model of
 // this config. Every tensor of the file is applied, or the read fails naming it, its value and what
-// helps.
+// helps. Files are read into memory first, so that whoever writes to the folder meanwhile cannot
+// make a mixture of two adapters or a crash: the read fails.
 //
-// Errors  kNotFound  kIo  kCorrupt  kInvalidArgument (rank over the limit, wrong base shapes)
+// Errors  kNotFound  kIo (also: changed while it was read)  kCorrupt  kInvalidArgument (rank over
+// the limit, wrong base shapes)
 //         kUnsupported (DoRA, modules_to_save, bias, ... by name)
 Result<AdapterAndReport> read_adapter(const std::filesystem::path& folder,
                                       const ModelConfig& config, const AdapterReadOptions& options);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -18,8 +19,8 @@ namespace fs = std::filesystem;
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
+  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
+  Descriptor& operator=(Descriptor&&) = delete;
   ~Descriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
@@ -36,37 +37,72 @@ tl::unexpected<Error> system_error(const fs::path& path, const char* action) {
   return fail(code, "{}: cannot {}: {}", path.string(), action, std::strerror(reason));
 }
 
-Result<size_t> regular_file_size(const Descriptor& file, const fs::path& path) {
+Result<struct stat> regular_file_stat(const Descriptor& file, const fs::path& path) {
   struct stat info = {};
   if (::fstat(file.get(), &info) != 0) return system_error(path, "read its size");
   if (!S_ISREG(info.st_mode)) {
     return fail(ErrorCode::kInvalidArgument, "{}: not a regular file", path.string());
   }
-  return static_cast<size_t>(info.st_size);
+  return info;
 }
 
-}  // namespace
-
-Result<std::string> read_file(const fs::path& path, size_t max_bytes) {
-  // O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused just below.
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+Result<Descriptor> open_for_reading(const fs::path& path, const FileAccess& access) {
+  // O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused later.
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) return system_error(path, "open for reading");
-  auto size = regular_file_size(file, path);
-  if (!size) return pass_on(size);
-  if (*size > max_bytes) {
-    return fail(ErrorCode::kInvalidArgument, "{}: {} bytes, at most {} are accepted", path.string(),
-                *size, max_bytes);
+  if (access.within.empty()) return file;
+  // Asked of the open file: a link that is changed now makes no difference any more.
+  std::error_code error;
+  const auto place = fs::read_symlink(fmt::format("/proc/self/fd/{}", file.get()), error);
+  if (error)
+    return fail(ErrorCode::kIo, "{}: cannot find out where it lies: {}", path.string(),
+                error.message());
+  if (!lies_within(place, access.within)) {
+    return fail(ErrorCode::kInvalidArgument, "{}: leads out of {}", path.string(),
+                access.within.string());
   }
-  std::string text(*size, '\0');
+  return file;
+}
+
+// Reads up to `size` bytes; fewer if the file ends before.
+Result<size_t> read_up_to(const Descriptor& file, std::byte* out, size_t size,
+                          const fs::path& path) {
   size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t n = ::read(file.get(), text.data() + done, text.size() - done);
+  while (done < size) {
+    const ssize_t n = ::read(file.get(), out + done, size - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return system_error(path, "read");
     if (n == 0) break;
     done += static_cast<size_t>(n);
   }
-  text.resize(done);
+  return done;
+}
+
+bool is_same_time(const timespec& a, const timespec& b) {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+}  // namespace
+
+bool lies_within(const fs::path& path, const fs::path& folder) {
+  const auto [end, ignored] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+  return end == folder.end();
+}
+
+Result<std::string> read_file(const fs::path& path, size_t max_bytes, const FileAccess& access) {
+  const auto file = open_for_reading(path, access);
+  if (!file) return tl::unexpected<Error>(file.error());
+  auto info = regular_file_stat(*file, path);
+  if (!info) return pass_on(info);
+  const auto size = static_cast<size_t>(info->st_size);
+  if (size > max_bytes) {
+    return fail(ErrorCode::kInvalidArgument, "{}: {} bytes, at most {} are accepted", path.string(),
+                size, max_bytes);
+  }
+  std::string text(size, '\0');
+  auto done = read_up_to(*file, reinterpret_cast<std::byte*>(text.data()), size, path);
+  if (!done) return pass_on(done);
+  text.resize(*done);
   return text;
 }
 
@@ -91,18 +127,31 @@ Status write_file(const fs::path& path, std::string_view bytes) {
   return {};
 }
 
-Result<std::shared_ptr<const MappedFile>> MappedFile::open(const fs::path& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) return system_error(path, "open for reading");
-  auto size = regular_file_size(file, path);
-  if (!size) return pass_on(size);
-  void* data = nullptr;
-  if (*size > 0) {
-    data = ::mmap(nullptr, *size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-    if (data == MAP_FAILED) return system_error(path, "map");
+Result<std::shared_ptr<const MappedFile>> MappedFile::open(const fs::path& path,
+                                                           const FileAccess& access) {
+  const auto file = open_for_reading(path, access);
+  if (!file) return tl::unexpected<Error>(file.error());
+  auto before = regular_file_stat(*file, path);
+  if (!before) return pass_on(before);
+  const auto size = static_cast<size_t>(before->st_size);
+  if (size == 0) return std::shared_ptr<const MappedFile>(new MappedFile(path, nullptr, 0));
+  void* data = access.changes ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                              : ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file->get(), 0);
+  if (data == MAP_FAILED) return system_error(path, "map");
+  std::shared_ptr<const MappedFile> mapped(
+      new MappedFile(path, static_cast<const std::byte*>(data), size));
+  if (!access.changes) return mapped;
+  auto done = read_up_to(*file, static_cast<std::byte*>(data), size, path);
+  if (!done) return pass_on(done);
+  auto after = regular_file_stat(*file, path);
+  if (!after) return pass_on(after);
+  if (*done != size || after->st_size != before->st_size ||
+      !is_same_time(after->st_mtim, before->st_mtim)) {
+    return fail(ErrorCode::kIo, "{}: changed while it was read; try again when it is complete",
+                path.string());
   }
-  return std::shared_ptr<const MappedFile>(
-      new MappedFile(path, static_cast<const std::byte*>(data), *size));
+  return mapped;
 }
 
 MappedFile::~MappedFile() {

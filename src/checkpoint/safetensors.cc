@@ -18,9 +18,12 @@ bool file_exists(const fs::path& path) {
 }
 
 // tensor name -> shard file name
-Result<std::map<std::string, std::string>> read_index(const fs::path& path) {
-  auto json = read_json_file(path);
-  if (!json) return pass_on(json);
+Result<std::map<std::string, std::string>> read_index(const fs::path& path,
+                                                      const FileAccess& access) {
+  auto text = read_file(path, JsonLimits().max_bytes, access);
+  if (!text) return pass_on(text);
+  auto json = parse_json(*text);
+  if (!json) return pass_on(json, path.string());
   if (!json->is_object() || !json->contains("weight_map") || !(*json)["weight_map"].is_object()) {
     return fail(ErrorCode::kCorrupt, "{}: no weight_map object", path.string());
   }
@@ -44,8 +47,8 @@ Result<std::map<std::string, std::string>> read_index(const fs::path& path) {
 
 }  // namespace
 
-Result<Safetensors> Safetensors::open_file(const fs::path& file) {
-  auto mapped = MappedFile::open(file);
+Result<Safetensors> Safetensors::open_file(const fs::path& file, const FileAccess& access) {
+  auto mapped = MappedFile::open(file, access);
   if (!mapped) return pass_on(mapped);
   auto contents = parse_safetensors((*mapped)->bytes());
   if (!contents) return pass_on(contents, file.string());
@@ -56,15 +59,16 @@ Result<Safetensors> Safetensors::open_file(const fs::path& file) {
   return out;
 }
 
-Result<Safetensors> Safetensors::open_folder(const fs::path& folder, const std::string& stem) {
+Result<Safetensors> Safetensors::open_folder(const fs::path& folder, const std::string& stem,
+                                             const FileAccess& access) {
   const fs::path index_path = folder / (stem + ".safetensors.index.json");
   const fs::path single_path = folder / (stem + ".safetensors");
   if (!file_exists(index_path)) {
-    if (file_exists(single_path)) return open_file(single_path);
+    if (file_exists(single_path)) return open_file(single_path, access);
     return fail(ErrorCode::kNotFound, "{}: neither {} nor {} is there", folder.string(),
                 single_path.filename().string(), index_path.filename().string());
   }
-  auto index = read_index(index_path);
+  auto index = read_index(index_path, access);
   if (!index) return pass_on(index);
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : *index) shards.insert(shard);
@@ -75,7 +79,7 @@ Result<Safetensors> Safetensors::open_folder(const fs::path& folder, const std::
 
   Safetensors out;
   for (const std::string& shard : shards) {
-    auto part = open_file(folder / shard);
+    auto part = open_file(folder / shard, access);
     if (!part) return pass_on(part);
     for (auto& [tensor, view] : part->tensors_) {
       const auto entry = index->find(tensor);

@@ -23,13 +23,15 @@ class Safetensors {
   // One file.
   //
   // Errors  kNotFound  kIo  kCorrupt (each names file, tensor, value and rule)
-  static Result<Safetensors> open_file(const std::filesystem::path& file);
+  static Result<Safetensors> open_file(const std::filesystem::path& file,
+                                       const FileAccess& access = {});
 
   // A folder: `<stem>.safetensors.index.json` with its shards, or a single `<stem>.safetensors`.
   // With an index, exactly its tensors must be in the shards it names; names that leave the folder
   // are refused.
   static Result<Safetensors> open_folder(const std::filesystem::path& folder,
-                                         const std::string& stem = "model");
+                                         const std::string& stem = "model",
+                                         const FileAccess& access = {});
 
   // Null when there is no such tensor. Valid while this object or keep_alive() lives.
   const TensorView* find(const std::string& name) const;

@@ -19,10 +19,16 @@ std::optional<int32_t> AdapterResidency::acquire(const std::shared_ptr<const Ada
   }
   if (!slot) return std::nullopt;
   const auto& resident = slots_.get(*slot);
-  if (!resident || resident->hash != adapter->hash) slots_.set(*slot, adapter);
+  if (!resident || resident->hash != adapter->hash) set(*slot, adapter);
   ++uses_[*slot].num_users;
   uses_[*slot].last_use = clock_++;
   return slot;
+}
+
+void AdapterResidency::set(int32_t slot, std::shared_ptr<const Adapter> adapter) {
+  num_used_ += (adapter ? 1 : 0) - (slots_.get(slot) ? 1 : 0);
+  ++num_changes_;
+  slots_.set(slot, std::move(adapter));
 }
 
 void AdapterResidency::release(int32_t slot) {
@@ -35,9 +41,17 @@ void AdapterResidency::release(int32_t slot) {
 void AdapterResidency::drop_removed() {
   for (int32_t i = 0; i < slots_.num_slots(); ++i) {
     if (uses_[i].num_users > 0 || !slots_.get(i) || slots_.get(i).use_count() > 1) continue;
-    slots_.set(i, nullptr);
+    set(i, nullptr);
     uses_[i].last_use = -1;
   }
+}
+
+std::vector<AdapterHash> AdapterResidency::hashes() const {
+  std::vector<AdapterHash> hashes;
+  for (int32_t i = 0; i < slots_.num_slots(); ++i) {
+    if (slots_.get(i)) hashes.push_back(slots_.get(i)->hash);
+  }
+  return hashes;
 }
 
 }  // namespace braid

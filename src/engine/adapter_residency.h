@@ -26,13 +26,26 @@ class AdapterResidency {
 
   const AdapterSlots& slots() const { return slots_; }
 
+  // Of the adapters in slots.
+  std::vector<AdapterHash> hashes() const;
+
+  // Slots that hold an adapter, in use or not.
+  int32_t num_used() const { return num_used_; }
+
+  // Rises whenever a slot gets another content.
+  int64_t num_changes() const { return num_changes_; }
+
  private:
   struct Use {
     int32_t num_users = 0;
     int64_t last_use = -1;
   };
 
+  void set(int32_t slot, std::shared_ptr<const Adapter> adapter);
+
   AdapterSlots slots_;
+  int32_t num_used_ = 0;
+  int64_t num_changes_ = 0;
   std::vector<Use> uses_;  // [num_slots]
   int64_t clock_ = 0;
 };

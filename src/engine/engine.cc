@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
+#include <set>
 
+#include "adapter/adapter_store.h"
 #include "adapter/dummy_adapter.h"
-#include "adapter/peft_reader.h"
 #include "adapter/validate.h"
 #include "base/check.h"
 #include "checkpoint/weight_source.h"
@@ -31,18 +31,6 @@ WeightFormat weight_format(DummyWeights weights) {
   BRAID_UNREACHABLE(static_cast<int>(weights));
 }
 
-ExpertLayout expert_layout(AdapterExpertLayout layout) {
-  switch (layout) {
-    case AdapterExpertLayout::kAuto:
-      return ExpertLayout::kAuto;
-    case AdapterExpertLayout::kPeft:
-      return ExpertLayout::kPeft;
-    case AdapterExpertLayout::kGrouped:
-      return ExpertLayout::kGrouped;
-  }
-  BRAID_UNREACHABLE(static_cast<int>(layout));
-}
-
 Result<std::unique_ptr<Model>> load_model(const EngineConfig& config, const ModelConfig& model) {
   std::unique_ptr<WeightSource> source;
   if (config.load_format == LoadFormat::kDummy) {
@@ -57,6 +45,15 @@ Result<std::unique_ptr<Model>> load_model(const EngineConfig& config, const Mode
     progress = [&](int64_t done, int64_t total) { config.on_progress("load model", done, total); };
   }
   return Model::load(model, *source, progress);
+}
+
+// "" stays "".
+Result<std::filesystem::path> canonical_root(const std::filesystem::path& root) {
+  if (root.empty()) return root;
+  std::error_code error;
+  auto folder = std::filesystem::canonical(root, error);
+  if (!error && std::filesystem::is_directory(folder, error)) return folder;
+  return fail(ErrorCode::kNotFound, "adapter_root is {}, it must name a folder", root.string());
 }
 
 }  // namespace
@@ -75,117 +72,25 @@ std::string_view name(FinishReason reason) {
   BRAID_UNREACHABLE(static_cast<int>(reason));
 }
 
-std::string_view name(AdapterTier tier) {
-  switch (tier) {
-    case AdapterTier::kDisk:
-      return "disk";
-    case AdapterTier::kHost:
-      return "host";
-    case AdapterTier::kSlot:
-      return "slot";
-  }
-  BRAID_UNREACHABLE(static_cast<int>(tier));
-}
-
 struct Engine::Impl {
-  struct Registered {
-    std::shared_ptr<const Adapter> adapter;
-    AdapterReport report;
-    AdapterInfo info;
-  };
-
   EngineConfig config;
-  std::string base_model_name;  // the folder's
   TextSide text;
 
-  mutable std::mutex mutex;  // of the next three
-  std::map<AdapterId, Registered> adapters;
-  std::map<std::string, AdapterId, std::less<>> id_of_name;
-  int32_t next_adapter_id = 0;
-
-  // Last, so destroyed first: until it has stopped, callbacks may submit(), which uses the rest.
+  // Callbacks may submit() until it has stopped, which uses the rest; the store's last words go to
+  // it. So it stops first and is destroyed after the store.
   std::unique_ptr<EngineThread> thread;
+  std::unique_ptr<AdapterStore> store;
 
-  Result<std::shared_ptr<const Adapter>> find(AdapterId id) const {
-    if (id == AdapterId::kBase) return nullptr;
-    const std::lock_guard lock(mutex);
-    const auto found = adapters.find(id);
-    if (found == adapters.end()) return not_there(id);
-    return found->second.adapter;
+  // What only the engine's thread knows of an adapter.
+  void add_slot(AdapterInfo& info, const std::set<std::string>& hashes_in_slots) const {
+    if (info.tier == AdapterTier::kHost && hashes_in_slots.contains(info.hash))
+      info.tier = AdapterTier::kSlot;
   }
 
-  static tl::unexpected<Error> not_there(AdapterId id) {
-    return fail(ErrorCode::kNotFound, "there is no adapter with id {}", static_cast<int>(id));
-  }
-
-  static tl::unexpected<Error> name_taken(const std::string& name) {
-    return fail(ErrorCode::kInvalidArgument,
-                "adapter \"{}\" is already there; remove it first or choose another name", name);
-  }
-
-  Status check_name(const std::string& name, LoadMode mode) const {
-    constexpr size_t kMaxBytes = 256;
-    if (name.empty() || name.size() > kMaxBytes) {
-      return fail(ErrorCode::kInvalidArgument,
-                  "an adapter's name has {} bytes, accepted are 1 to {}", name.size(), kMaxBytes);
-    }
-    if (std::ranges::any_of(name, [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
-      return fail(ErrorCode::kInvalidArgument, "an adapter's name has a control character");
-    const std::lock_guard lock(mutex);
-    return check_mode(name, mode);
-  }
-
-  // Under mutex.
-  Status check_mode(const std::string& name, LoadMode mode) const {
-    const bool is_taken = id_of_name.contains(name);
-    if (is_taken && mode == LoadMode::kNew) return name_taken(name);
-    if (!is_taken && mode == LoadMode::kReplace)
-      return fail(ErrorCode::kNotFound, "there is no adapter \"{}\" to replace", name);
-    return {};
-  }
-
-  Result<AdapterId> put(std::string name, Registered adapter, LoadMode mode) {
-    const std::lock_guard lock(mutex);
-    if (auto ok = check_mode(name, mode); !ok) return pass_on(ok);
-    const auto known = id_of_name.find(name);
-    const AdapterId id = known != id_of_name.end() ? known->second : AdapterId{next_adapter_id++};
-    Registered& entry = adapters[id];
-    adapter.info.version = entry.info.version + 1;
-    adapter.info.loads = entry.info.loads + 1;
-    adapter.info.id = id;
-    adapter.info.name = name;
-    adapter.info.tier = AdapterTier::kHost;
-    adapter.info.hash = to_string(adapter.adapter->hash);
-    adapter.info.bytes = adapter.adapter->bytes;
-    adapter.info.rank = adapter.adapter->max_rank;
-    adapter.info.loaded_at = std::chrono::system_clock::now();
-    entry = std::move(adapter);
-    id_of_name.emplace(std::move(name), id);
-    return id;
-  }
-
-  AdapterReadOptions read_options(const std::string& name, const AdapterOptions& options) const {
-    return {.name = name,
-            .expert_layout = expert_layout(options.layout),
-            .max_lora_rank = config.max_lora_rank,
-            .base_model_name = base_model_name};
-  }
-
-  // The canonical folder, if it lies in the root.
-  Result<std::filesystem::path> confine(const std::filesystem::path& dir) const {
-    if (config.adapter_root.empty())
-      return fail(ErrorCode::kInvalidArgument, "there is no adapter_root to load from");
-    std::error_code error;
-    const auto root = std::filesystem::canonical(config.adapter_root, error);
-    if (error)
-      return fail(ErrorCode::kNotFound, "{}: {}", config.adapter_root.string(), error.message());
-    auto folder = std::filesystem::canonical(root / dir, error);
-    if (error) return fail(ErrorCode::kNotFound, "{}: {}", dir.string(), error.message());
-    if (!folder.string().starts_with(root.string() + "/")) {
-      return fail(ErrorCode::kInvalidArgument, "{} is outside of the folder for adapters",
-                  dir.string());
-    }
-    return folder;
+  std::set<std::string> hashes_in_slots() const {
+    std::set<std::string> hashes;
+    for (const AdapterHash& hash : thread->hashes_in_slots()) hashes.insert(to_string(hash));
+    return hashes;
   }
 };
 
@@ -196,6 +101,8 @@ Engine::~Engine() { impl_->thread->stop(); }
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
   if (auto status = check(config); !status) return pass_on(status);
+  auto root = canonical_root(config.adapter_root);
+  if (!root) return pass_on(root);
   auto model_config = read_model_config(config.model_dir);
   if (!model_config) return pass_on(model_config);
   auto plan = plan_cache(config, *model_config);  // before the weights: loading may take minutes
@@ -208,9 +115,6 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
   auto impl = std::make_unique<Impl>();
   impl->config = config;
   impl->config.on_progress = {};  // only while open() works
-  std::error_code unresolved;     // then the path as given has to do
-  const auto folder = std::filesystem::canonical(config.model_dir, unresolved);
-  impl->base_model_name = base_model_name(unresolved ? config.model_dir : folder);
   impl->text = std::move(*text);
   try {
     impl->thread = std::make_unique<EngineThread>(
@@ -233,70 +137,49 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
                 "no memory for a KV cache of {} bytes; lower kv_cache_bytes",
                 plan->shape.bytes_per_block() * plan->shape.num_blocks);
   }
+  std::error_code unresolved;  // then the path as given has to do
+  const auto folder = std::filesystem::canonical(config.model_dir, unresolved);
+  impl->store = std::make_unique<AdapterStore>(
+      impl->thread->model().config(),
+      AdapterStore::Options{
+          .host_bytes = config.adapter_host_bytes,
+          .root = *root,
+          .read = {.max_lora_rank = config.max_lora_rank,
+                   .base_model_name = base_model_name(unresolved ? config.model_dir : folder)},
+          .on_change = [thread = impl->thread.get()] { thread->adapters_changed(); }});
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
 Result<AdapterId> Engine::add_adapter(std::string name, const std::filesystem::path& dir,
                                       const AdapterOptions& options) {
-  if (auto ok = impl_->check_name(name, options.mode); !ok) return pass_on(ok);  // before reading
-  std::filesystem::path folder = dir;
-  if (options.confined) {
-    auto confined = impl_->confine(dir);
-    if (!confined) return pass_on(confined);
-    folder = *confined;
-  }
-  auto read =
-      read_adapter(folder, impl_->thread->model().config(), impl_->read_options(name, options));
-  if (!read) return pass_on(read);
-  return impl_->put(std::move(name),
-                    {std::move(read->adapter),
-                     std::move(read->report),
-                     {.source = dir.string(), .pinned = options.pinned}},
-                    options.mode);
+  return impl_->store->add(name, dir, options);
 }
 
 Result<AdapterId> Engine::add_adapter_bytes(std::string name, const AdapterBytes& bytes,
                                             const AdapterOptions& options) {
-  if (auto ok = impl_->check_name(name, options.mode); !ok) return pass_on(ok);
-  auto read =
-      read_adapter(bytes, impl_->thread->model().config(), impl_->read_options(name, options));
-  if (!read) return pass_on(read);
-  return impl_->put(std::move(name),
-                    {std::move(read->adapter), std::move(read->report), {.pinned = options.pinned}},
-                    options.mode);
+  return impl_->store->add(name, bytes, options);
 }
 
 Result<AdapterId> Engine::resolve_adapter(std::string_view name) {
-  if (const auto id = find_adapter(name)) return *id;
-  auto id = add_adapter(std::string(name), std::filesystem::path(name), {.confined = true});
-  if (!id) return fail(ErrorCode::kNotFound, "there is no adapter \"{}\"", name);
-  return id;
+  return impl_->store->resolve(name);
 }
 
-Status Engine::pin_adapter(AdapterId id, bool pinned) {
-  const std::lock_guard lock(impl_->mutex);
-  const auto found = impl_->adapters.find(id);
-  if (found == impl_->adapters.end()) return Impl::not_there(id);
-  found->second.info.pinned = pinned;
-  return {};
-}
+Status Engine::pin_adapter(AdapterId id, bool pinned) { return impl_->store->pin(id, pinned); }
 
 std::vector<AdapterInfo> Engine::adapters() const {
-  const std::lock_guard lock(impl_->mutex);
-  std::vector<AdapterInfo> all;
-  for (const auto& [name, id] : impl_->id_of_name) all.push_back(impl_->adapters.at(id).info);
+  auto all = impl_->store->list();
+  const auto hashes = impl_->hashes_in_slots();
+  for (AdapterInfo& info : all) impl_->add_slot(info, hashes);
   return all;
 }
 
 Result<AdapterInfo> Engine::adapter(AdapterId id) const {
-  const std::lock_guard lock(impl_->mutex);
-  const auto found = impl_->adapters.find(id);
-  if (found == impl_->adapters.end()) return Impl::not_there(id);
-  return found->second.info;
+  auto info = impl_->store->info(id);
+  if (info) impl_->add_slot(*info, impl_->hashes_in_slots());
+  return info;
 }
 
 Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint64_t seed) {
-  if (auto ok = impl_->check_name(name, LoadMode::kNew); !ok) return pass_on(ok);
   if (rank < 1 || rank > impl_->config.max_lora_rank) {
     return fail(ErrorCode::kInvalidArgument, "rank = {}, need 1 to max_lora_rank = {}", rank,
                 impl_->config.max_lora_rank);
@@ -306,37 +189,25 @@ Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint
                           .bytes_resident = adapter->bytes,
                           .min_rank = rank,
                           .max_rank = rank};
-  return impl_->put(std::move(name), {std::move(adapter), std::move(report), {}}, LoadMode::kNew);
+  return impl_->store->add(name, {std::move(adapter), std::move(report)});
 }
 
 Result<AdapterReport> Engine::adapter_report(AdapterId id) const {
-  const std::lock_guard lock(impl_->mutex);
-  const auto found = impl_->adapters.find(id);
-  if (found == impl_->adapters.end()) return Impl::not_there(id);
-  return found->second.report;
+  return impl_->store->report(id);
 }
 
-Status Engine::remove_adapter(AdapterId id) {
-  {
-    const std::lock_guard lock(impl_->mutex);
-    if (impl_->adapters.erase(id) == 0) return Impl::not_there(id);
-    std::erase_if(impl_->id_of_name, [&](const auto& entry) { return entry.second == id; });
-  }
-  impl_->thread->forget_removed_adapters();
-  return {};
-}
+Status Engine::remove_adapter(AdapterId id) { return impl_->store->remove(id); }
 
 std::optional<AdapterId> Engine::find_adapter(std::string_view name) const {
-  const std::lock_guard lock(impl_->mutex);
-  const auto found = impl_->id_of_name.find(name);
-  if (found == impl_->id_of_name.end()) return std::nullopt;
-  return found->second;
+  return impl_->store->find(name);
 }
 
 Result<RequestId> Engine::submit(Request request, OnTokens on_tokens) {
-  auto adapter = impl_->find(request.adapter);
-  if (!adapter) return pass_on(adapter);
-  return impl_->thread->submit(std::move(request), std::move(*adapter), std::move(on_tokens));
+  if (request.adapter == AdapterId::kBase)
+    return impl_->thread->submit(std::move(request), {}, std::move(on_tokens));
+  auto lease = impl_->store->lease(request.adapter);
+  if (!lease) return pass_on(lease);
+  return impl_->thread->submit(std::move(request), std::move(*lease), std::move(on_tokens));
 }
 
 Result<RequestId> Engine::submit(Request request) { return submit(std::move(request), {}); }
@@ -345,7 +216,11 @@ void Engine::cancel(RequestId id) { impl_->thread->cancel(id); }
 
 void Engine::wait_until_idle() { impl_->thread->wait_until_idle(); }
 
-EngineStats Engine::stats() const { return impl_->thread->stats(); }
+EngineStats Engine::stats() const {
+  EngineStats stats = impl_->thread->stats();
+  stats.adapter_host_bytes = impl_->store->host_bytes();
+  return stats;
+}
 
 SamplingParams Engine::default_sampling() const { return impl_->text.default_sampling(); }
 
@@ -359,7 +234,7 @@ size_t Engine::decode_step_bytes(std::span<const AdapterId> adapter_of_token) co
   std::map<AdapterId, int64_t> tokens_of_adapter;
   for (const AdapterId id : adapter_of_token) ++tokens_of_adapter[id];
   for (const auto& [id, num_tokens] : tokens_of_adapter) {
-    const auto adapter = impl_->find(id);
+    const auto adapter = impl_->store->resident(id);
     if (adapter && *adapter) bytes += adapter_step_bytes(model.config(), **adapter, num_tokens);
   }
   return bytes;
@@ -371,9 +246,10 @@ double Engine::measure_read_rate() {
 }
 
 Result<size_t> Engine::adapter_bytes(AdapterId id) const {
-  auto adapter = impl_->find(id);
-  if (!adapter) return pass_on(adapter);
-  return *adapter ? (*adapter)->bytes : 0;
+  if (id == AdapterId::kBase) return 0;
+  auto info = impl_->store->info(id);
+  if (!info) return pass_on(info);
+  return info->bytes;
 }
 
 Result<std::vector<int32_t>> Engine::tokenize(std::string_view text,

@@ -24,15 +24,47 @@ EngineCore::EngineCore(Model& model, const ops::Context& context, const KvCacheS
 
 EngineCore::~EngineCore() = default;
 
-void EngineCore::add(std::unique_ptr<RequestState> request) { scheduler_->add(std::move(request)); }
+void EngineCore::add(std::unique_ptr<RequestState> request) {
+  if (request->lease.is_loading()) {
+    parked_.push_back(std::move(request));
+  } else {
+    start(std::move(request));
+  }
+}
+
+void EngineCore::start(std::unique_ptr<RequestState> request) {
+  auto adapter = request->lease.adapter();
+  if (!adapter) {
+    const Error& error = adapter.error();
+    send_last(*request, FinishReason::kError, error.message, error.code);
+    return;
+  }
+  request->set_adapter(std::move(*adapter));
+  scheduler_->add(std::move(request));
+}
+
+void EngineCore::look_at_adapters() {
+  for (auto& request : std::exchange(parked_, {})) add(std::move(request));
+  adapters_->drop_removed();
+}
 
 void EngineCore::cancel(RequestId id) {
-  if (RequestState* request = scheduler_->find(id)) finish(*request, FinishReason::kCancelled);
+  if (RequestState* request = scheduler_->find(id)) {
+    finish(*request, FinishReason::kCancelled);
+    return;
+  }
+  const auto found = std::ranges::find_if(parked_, [&](const auto& r) { return r->id == id; });
+  if (found == parked_.end()) return;
+  const auto taken = std::move(*found);
+  parked_.erase(found);
+  send_last(*taken, FinishReason::kCancelled, {});
 }
 
 void EngineCore::cancel_all() {
   for (RequestState* request : scheduler_->running()) finish(*request, FinishReason::kCancelled);
   for (RequestState* request : scheduler_->waiting()) finish(*request, FinishReason::kCancelled);
+  for (const auto& request : std::exchange(parked_, {}))
+    send_last(*request, FinishReason::kCancelled, {});
 }
 
 void EngineCore::step() {
@@ -78,7 +110,10 @@ void EngineCore::run_step() {
 
   for (const ScheduledChunk& chunk : chunks) {
     const int32_t begin = chunk.request->num_computed;
-    totals_.prompt_tokens += std::clamp(chunk.request->num_prompt - begin, 0, chunk.num_tokens);
+    const int32_t prompt_tokens =
+        std::clamp(chunk.request->num_prompt - begin, 0, chunk.num_tokens);
+    totals_.prompt_tokens += prompt_tokens;
+    chunk.request->counters->prompt_tokens += prompt_tokens;
     scheduler_->commit(chunk);
   }
   const RequestState* ended = nullptr;  // by an earlier row; a request's rows stand together
@@ -143,6 +178,7 @@ void EngineCore::take_token(RequestState& request, Sampler::Sample& sample) {
   request.tokens.push_back(token);
   request.sampler.count(token);
   ++totals_.generated_tokens;
+  ++request.counters->generated_tokens;
   if (request.num_generated() == 1) request.times.first_token = step_end_;
   request.times.last_token = step_end_;
 
@@ -182,12 +218,15 @@ void EngineCore::finish(RequestState& request, FinishReason reason, std::string_
   send_last(*taken, reason, error);
 }
 
-void EngineCore::send_last(RequestState& request, FinishReason reason, std::string_view error) {
+void EngineCore::send_last(RequestState& request, FinishReason reason, std::string_view error,
+                           std::optional<ErrorCode> error_code) {
   std::string text;
   if (request.text && request.has_sent_event) {
     text = request.stops.push(request.text->flush(), false).text + request.stops.flush();
   }
-  send(request, {.text = text, .finished = true, .reason = reason, .error = error});
+  send(
+      request,
+      {.text = text, .finished = true, .reason = reason, .error = error, .error_code = error_code});
 }
 
 void EngineCore::send(RequestState& request, TokenEvent event) {
@@ -218,10 +257,12 @@ EngineStats EngineCore::stats() const {
   stats.cached_tokens += scheduler_->num_cached_tokens();
   stats.preemptions += scheduler_->num_preemptions();
   stats.running = scheduler_->num_running();
-  stats.queued = scheduler_->num_waiting();
+  stats.queued = scheduler_->num_waiting() + static_cast<int32_t>(parked_.size());
   stats.kv_blocks_used = scheduler_->pool().num_held();
   stats.kv_blocks_cached = scheduler_->pool().num_cached();
   stats.kv_blocks_total = scheduler_->pool().num_blocks();
+  stats.adapter_slots_used = adapters_->num_used();
+  stats.adapter_slots_total = max_adapters_;
   return stats;
 }
 

@@ -25,7 +25,12 @@ class EngineCore {
              const SchedulerOptions& options, int32_t max_adapters, OnStep on_step = {});
   ~EngineCore();
 
+  // A request whose adapter is loading is parked until the load has ended.
   void add(std::unique_ptr<RequestState> request);
+
+  // Adapters have changed: requests whose load has ended go on, and slots let go of adapters that
+  // nobody else holds.
+  void look_at_adapters();
 
   // The request's last event has reason kCancelled. Unknown ids are ignored.
   void cancel(RequestId id);
@@ -38,15 +43,16 @@ class EngineCore {
   // Hands the events since the last call to on_step, those of requests without a callback.
   void deliver_events() { events_.deliver(on_step_); }
 
-  // Lets go of the weights of removed adapters.
-  void drop_removed_adapters() { adapters_->drop_removed(); }
-
+  // There is something to compute.
   bool has_work() const { return !scheduler_->is_empty(); }
-  int32_t num_never_started() const { return scheduler_->num_never_started(); }
+  int32_t num_never_started() const {
+    return scheduler_->num_never_started() + static_cast<int32_t>(parked_.size());
+  }
 
   // Requests that had their last event so far.
   int64_t num_finished() const { return num_finished_; }
   EngineStats stats() const;
+  const AdapterResidency& adapters() const { return *adapters_; }
 
  private:
   // A row of logits and what is made of it.
@@ -57,12 +63,14 @@ class EngineCore {
     std::string error;
   };
 
+  void start(std::unique_ptr<RequestState> request);
   void run_step();
   void compute_rows(std::span<const ScheduledChunk> chunks);
   void compute_row(Row& row, std::span<float> logits);
   void take_token(RequestState& request, Sampler::Sample& sample);
   void finish(RequestState& request, FinishReason reason, std::string_view error = {});
-  void send_last(RequestState& request, FinishReason reason, std::string_view error);
+  void send_last(RequestState& request, FinishReason reason, std::string_view error,
+                 std::optional<ErrorCode> error_code = {});
   void send(RequestState& request, TokenEvent event);
   void start_over(std::string_view error);
 
@@ -74,7 +82,8 @@ class EngineCore {
   OnStep on_step_;
   StepEvents events_;
   std::unique_ptr<AdapterResidency> adapters_;
-  std::unique_ptr<Scheduler> scheduler_;  // points to adapters_
+  std::unique_ptr<Scheduler> scheduler_;               // points to adapters_
+  std::vector<std::unique_ptr<RequestState>> parked_;  // their adapters are loading
   ForwardBatch batch_;
   std::vector<float> logits_;  // [rows, vocab_size], grows only
   std::vector<Row> rows_;

@@ -68,8 +68,7 @@ Status EngineThread::check(const Request& request) const {
   return {};
 }
 
-Result<RequestId> EngineThread::submit(Request request, std::shared_ptr<const Adapter> adapter,
-                                       OnTokens on_tokens) {
+Result<RequestId> EngineThread::submit(Request request, AdapterLease adapter, OnTokens on_tokens) {
   if (!on_tokens && !options_.on_step)
     return fail(ErrorCode::kInvalidArgument, "the request has no on_tokens, the engine no on_step");
   if (auto status = check(request); !status) return pass_on(status);
@@ -88,9 +87,10 @@ Result<RequestId> EngineThread::submit(Request request, std::shared_ptr<const Ad
     }
     // The order of ids is that of arrival.
     id = RequestId{next_id_};
+    auto counters = adapter.counters() ? adapter.counters() : base_counters_;
     arrivals_.push_back(std::make_unique<RequestState>(id, std::move(request), std::move(adapter),
-                                                       std::move(end_tokens), std::move(text),
-                                                       std::move(on_tokens)));
+                                                       std::move(counters), std::move(end_tokens),
+                                                       std::move(text), std::move(on_tokens)));
     arrivals_.back()->times.queued = std::chrono::steady_clock::now();
     ++next_id_;
     ++num_queued_;
@@ -108,10 +108,10 @@ void EngineThread::cancel(RequestId id) {
   has_mail_.notify_one();
 }
 
-void EngineThread::forget_removed_adapters() {
+void EngineThread::adapters_changed() {
   {
     const std::lock_guard lock(mutex_);
-    drops_adapters_ = true;
+    adapters_changed_ = true;
   }
   has_mail_.notify_one();
 }
@@ -125,25 +125,32 @@ EngineStats EngineThread::stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats stats = stats_;
   stats.queued += static_cast<int32_t>(arrivals_.size());
+  stats.base = base_counters_->counts();
   return stats;
+}
+
+std::vector<AdapterHash> EngineThread::hashes_in_slots() const {
+  const std::lock_guard lock(mutex_);
+  return hashes_in_slots_;
 }
 
 void EngineThread::run() {
   std::vector<std::unique_ptr<RequestState>> arrivals;
   std::vector<RequestId> cancels;
   int64_t num_finished = 0;
-  bool drops_adapters = false;
+  bool looks_at_adapters = false;
+  int64_t slot_changes = 0;
   for (;;) {
     bool stops = false;
     {
       std::unique_lock lock(mutex_);
       has_mail_.wait(lock, [&] {
-        return stops_ || drops_adapters_ || !arrivals_.empty() || !cancels_.empty() ||
+        return stops_ || adapters_changed_ || !arrivals_.empty() || !cancels_.empty() ||
                core_.has_work();
       });
       arrivals.swap(arrivals_);
       cancels.swap(cancels_);
-      drops_adapters |= std::exchange(drops_adapters_, false);
+      looks_at_adapters |= std::exchange(adapters_changed_, false);
       stops = stops_;
     }
     const auto num_arrived = static_cast<int32_t>(arrivals.size());
@@ -152,23 +159,28 @@ void EngineThread::run() {
     arrivals.clear();
     for (const RequestId id : cancels) core_.cancel(id);
     cancels.clear();
+    // The slot of an adapter that was let go may still be in use: tried again until nothing runs.
+    if (looks_at_adapters) core_.look_at_adapters();
     if (stops) {
       core_.cancel_all();
     } else {
       core_.step();
     }
-    core_.deliver_events();
-    // A removed adapter's slot may still be in use: tried again until nothing runs.
-    if (drops_adapters) {
-      core_.drop_removed_adapters();
-      drops_adapters = core_.has_work();
+    if (looks_at_adapters && !core_.has_work()) {
+      core_.look_at_adapters();
+      looks_at_adapters = core_.has_work();
     }
+    core_.deliver_events();
     {
       const std::lock_guard lock(mutex_);
       num_queued_ -= queued_before + num_arrived - core_.num_never_started();
       num_unfinished_ -= core_.num_finished() - num_finished;
       num_finished = core_.num_finished();
       stats_ = core_.stats();
+      if (const auto& adapters = core_.adapters(); adapters.num_changes() != slot_changes) {
+        slot_changes = adapters.num_changes();
+        hashes_in_slots_ = adapters.hashes();
+      }
       if (num_unfinished_ == 0) is_idle_.notify_all();
       if (stops && arrivals_.empty()) return;  // submit() has let nobody in since
     }

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "adapter/adapter.h"
+#include "adapter/adapter_lease.h"
 #include "base/result.h"
 #include "braid/engine.h"
 #include "cpu/thread_pool.h"
@@ -41,14 +41,14 @@ class EngineThread {
   EngineThread(const EngineThread&) = delete;
   EngineThread& operator=(const EngineThread&) = delete;
 
-  // See Engine::submit; without on_tokens, events go to options.on_step. `adapter` is null for the
-  // base model; request.adapter says whose share the request takes from.
-  Result<RequestId> submit(Request request, std::shared_ptr<const Adapter> adapter,
-                           OnTokens on_tokens);
+  // See Engine::submit; without on_tokens, events go to options.on_step. `adapter` is the
+  // default for the base model; request.adapter says whose share the request takes from.
+  Result<RequestId> submit(Request request, AdapterLease adapter, OnTokens on_tokens);
   void cancel(RequestId id);
 
-  // The caller has let go of an adapter: its slot is emptied once no request uses it.
-  void forget_removed_adapters();
+  // A load that requests wait for has ended, or an adapter was let go of: its slot is emptied once
+  // no request uses it.
+  void adapters_changed();
 
   // Every request still there gets its last event, kCancelled, before it returns; submit() refuses
   // from here on. Not from a callback.
@@ -56,6 +56,9 @@ class EngineThread {
 
   void wait_until_idle();
   EngineStats stats() const;
+
+  // Contents of the adapter slots after the last step.
+  std::vector<AdapterHash> hashes_in_slots() const;
   const Model& model() const { return *model_; }
   int32_t max_context() const { return options_.max_context; }
 
@@ -67,6 +70,7 @@ class EngineThread {
   const TokenTextFactory make_text_;
   const std::unique_ptr<Model> model_;
   const std::unique_ptr<cpu::ThreadPool> pool_;
+  const std::shared_ptr<AdapterCounters> base_counters_ = std::make_shared<AdapterCounters>();
   EngineCore core_;  // touched by thread_ alone once it runs
 
   mutable std::mutex mutex_;
@@ -75,12 +79,13 @@ class EngineThread {
   // Under mutex_:
   std::vector<std::unique_ptr<RequestState>> arrivals_;
   std::vector<RequestId> cancels_;
-  bool drops_adapters_ = false;
+  bool adapters_changed_ = false;
   bool stops_ = false;
   int64_t next_id_ = 0;
-  int64_t num_unfinished_ = 0;  // accepted, without their last event
-  int32_t num_queued_ = 0;      // accepted, never started
-  EngineStats stats_;           // after the last step
+  int64_t num_unfinished_ = 0;                // accepted, without their last event
+  int32_t num_queued_ = 0;                    // accepted, never started
+  EngineStats stats_;                         // after the last step
+  std::vector<AdapterHash> hashes_in_slots_;  // likewise
 
   std::thread thread_;
 };

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "adapter/adapter.h"
+#include "adapter/adapter_lease.h"
 #include "base/ids.h"
 #include "braid/engine.h"
 #include "engine/sampler.h"
@@ -19,7 +19,8 @@ namespace braid {
 // its sampling parameters. After submit() it belongs to the engine's thread.
 struct RequestState {
   // `end_tokens`: the model's end tokens, already empty if the request ignores them.
-  RequestState(RequestId request_id, Request request, std::shared_ptr<const Adapter> with_adapter,
+  RequestState(RequestId request_id, Request request, AdapterLease adapter_lease,
+               std::shared_ptr<AdapterCounters> adapter_counters,
                std::vector<int32_t> model_end_tokens, std::unique_ptr<TokenText> token_text,
                OnTokens callback)
       : id(request_id),
@@ -27,7 +28,8 @@ struct RequestState {
         priority(request.priority),
         adapter_id(request.adapter),
         sampling(std::move(request.sampling)),
-        adapter(std::move(with_adapter)),
+        lease(std::move(adapter_lease)),
+        counters(std::move(adapter_counters)),
         on_tokens(std::move(callback)),
         end_tokens(std::move(model_end_tokens)),
         tokens(std::move(request.prompt)),
@@ -35,10 +37,26 @@ struct RequestState {
         sampler(sampling, tokens, end_tokens),
         text(std::move(token_text)),
         stops(sampling.stop) {
-    if (adapter) owner = {.is_adapter = true, .high = adapter->hash.high, .low = adapter->hash.low};
+    ++counters->requests;
+    ++counters->unfinished;
   }
   RequestState(const RequestState&) = delete;
   RequestState& operator=(const RequestState&) = delete;
+  ~RequestState() {
+    set_running(false);
+    --counters->unfinished;
+  }
+
+  // The lease's adapter, which is no longer loading; before anything is computed.
+  void set_adapter(std::shared_ptr<const Adapter> loaded) {
+    adapter = std::move(loaded);
+    if (adapter) owner = {.is_adapter = true, .high = adapter->hash.high, .low = adapter->hash.low};
+  }
+
+  void set_running(bool runs) {
+    if (runs != is_running) counters->running += runs ? 1 : -1;
+    is_running = runs;
+  }
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_generated() const { return num_tokens() - num_prompt; }
@@ -64,7 +82,9 @@ struct RequestState {
   const int32_t priority;
   const AdapterId adapter_id;  // whose share it takes from
   const SamplingParams sampling;
-  const std::shared_ptr<const Adapter> adapter;  // null: the base model alone
+  const AdapterLease lease;
+  const std::shared_ptr<AdapterCounters> counters;  // of the adapter or the base; lives longer
+  std::shared_ptr<const Adapter> adapter;           // null: the base model alone, or not loaded yet
   PrefixOwner owner;
   OnTokens on_tokens;                     // empty: its events go to the engine's on_step
   const std::vector<int32_t> end_tokens;  // the model's and the request's
@@ -78,6 +98,7 @@ struct RequestState {
   PrefixCache::NodeId last_node = PrefixCache::kRoot;
   int32_t adapter_slot = kNoAdapter;
   bool has_started = false;  // was admitted once
+  bool is_running = false;
   bool has_sent_event = false;
   RequestTimes times;
   int32_t num_cached_prompt = 0;      // prompt tokens from the prefix cache when first admitted

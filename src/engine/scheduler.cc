@@ -39,6 +39,7 @@ Scheduler::Abandoned Scheduler::abandon() {
       request->forget_computed();
       request->adapter_slot = kNoAdapter;
       request->waits_for_slot_since = -1;
+      request->set_running(false);
     }
   }
   return result;
@@ -82,6 +83,7 @@ bool Scheduler::extend_for_decode(size_t index) {
 void Scheduler::preempt_youngest() {
   auto request = std::move(running_.back());
   running_.pop_back();
+  request->set_running(false);
   give_back(*request);
   ++num_preemptions_;
   insert_by_arrival(waiting_, std::move(request));
@@ -114,6 +116,7 @@ void Scheduler::admit_waiting() {
       admitted->has_started = true;
       admitted->times.started = std::chrono::steady_clock::now();
     }
+    admitted->set_running(true);
     insert_by_arrival(running_, std::move(admitted));
     schedule_chunk(request);
   }
@@ -136,6 +139,7 @@ bool Scheduler::take_blocks(RequestState& request) {
   if (pool_.num_available() < wanted + num_running()) return false;
   for (int32_t i = 0; i < wanted; ++i) request.blocks.push_back(*pool_.allocate());
   num_cached_tokens_ += request.num_computed;
+  request.counters->cached_tokens += request.num_computed;
   if (!request.has_started)
     request.num_cached_prompt = std::min(request.num_computed, request.num_prompt);
   return true;

@@ -186,7 +186,7 @@ TEST(EngineThread, IgnoresEndTokensOutsideTheVocabulary) {
 TEST(EngineThread, RefusesWhatCanNeverRun) {
   const auto engine = make_toy_engine({.num_blocks = 4, .has_text = false});
   const auto refused = [&](Request request) {
-    const auto id = engine->submit(std::move(request), nullptr, [](const TokenEvent&) { FAIL(); });
+    const auto id = engine->submit(std::move(request), {}, [](const TokenEvent&) { FAIL(); });
     return id ? std::string("accepted") : id.error().message;
   };
   EXPECT_NE(refused(greedy({}, 1)).find("empty"), std::string::npos);
@@ -198,7 +198,7 @@ TEST(EngineThread, RefusesWhatCanNeverRun) {
   Request stops = greedy({1}, 1);
   stops.sampling.stop = {"x"};
   EXPECT_NE(refused(stops).find("tokenizer"), std::string::npos);
-  EXPECT_FALSE(engine->submit(greedy({1}, 1), nullptr, {}).has_value());
+  EXPECT_FALSE(engine->submit(greedy({1}, 1), {}, {}).has_value());
   const auto fits = run_all(*engine, {{greedy({1}, 15), nullptr}});
   EXPECT_EQ(fits[0].tokens.size(), 15u);
 }
@@ -208,13 +208,13 @@ TEST(EngineThread, RefusesWhenTheQueueIsFull) {
   Replies replies;
   auto engine =
       make_toy_engine({.max_running = 1, .max_queued_requests = 2, .on_forward = gate.hook()});
-  ASSERT_TRUE(engine->submit(greedy({1}, 2), nullptr, replies.add().first));
+  ASSERT_TRUE(engine->submit(greedy({1}, 2), {}, replies.add().first));
   gate.wait_for_step();
   // The first may still count as queued while its first step runs.
   int32_t num_accepted = 0;
   Result<RequestId> last;
   for (int i = 0; i < 4; ++i) {
-    last = engine->submit(greedy({1}, 2), nullptr, replies.add().first);
+    last = engine->submit(greedy({1}, 2), {}, replies.add().first);
     num_accepted += last.has_value();
   }
   EXPECT_LE(num_accepted, 2);
@@ -223,7 +223,7 @@ TEST(EngineThread, RefusesWhenTheQueueIsFull) {
   EXPECT_EQ(last.error().code, ErrorCode::kResourceExhausted);
   gate.open();
   engine->wait_until_idle();
-  EXPECT_TRUE(engine->submit(greedy({1}, 2), nullptr, replies.add().first));
+  EXPECT_TRUE(engine->submit(greedy({1}, 2), {}, replies.add().first));
   engine->wait_until_idle();
 }
 
@@ -232,11 +232,11 @@ TEST(EngineThread, CancelsInQueuePrefillAndDecode) {
   Replies replies;
   auto engine =
       make_toy_engine({.max_running = 2, .max_batch_tokens = 4, .on_forward = gate.hook()});
-  const auto decoding = engine->submit(greedy({1}, 50), nullptr, replies.add().first);
+  const auto decoding = engine->submit(greedy({1}, 50), {}, replies.add().first);
   const auto prefilling =
-      engine->submit(greedy(std::vector<int32_t>(60, 2), 5), nullptr, replies.add().first);
-  const auto queued = engine->submit(greedy({3}, 5), nullptr, replies.add().first);
-  const auto after = engine->submit(greedy({4}, 5), nullptr, replies.add().first);
+      engine->submit(greedy(std::vector<int32_t>(60, 2), 5), {}, replies.add().first);
+  const auto queued = engine->submit(greedy({3}, 5), {}, replies.add().first);
+  const auto after = engine->submit(greedy({4}, 5), {}, replies.add().first);
   ASSERT_TRUE(decoding && prefilling && queued && after);
   for (int step = 0; step < 4; ++step) {
     gate.wait_for_step();
@@ -263,7 +263,7 @@ TEST(EngineThread, SendsLastEventsWhenItIsDestroyed) {
   Replies replies;
   auto engine = make_toy_engine({.max_running = 2, .on_forward = gate.hook()});
   for (int i = 0; i < 6; ++i)
-    ASSERT_TRUE(engine->submit(greedy({i}, 400), nullptr, replies.add().first));
+    ASSERT_TRUE(engine->submit(greedy({i}, 400), {}, replies.add().first));
   gate.wait_for_step();
   gate.open();
   engine.reset();
@@ -278,10 +278,10 @@ TEST(EngineThread, CallbacksMaySubmitAndCancel) {
   auto engine = make_toy_engine({});
   const auto outer = replies.add().first;
   const auto inner = replies.add();
-  ASSERT_TRUE(engine->submit(greedy({1}, 30), nullptr, [&](const TokenEvent& event) {
+  ASSERT_TRUE(engine->submit(greedy({1}, 30), {}, [&](const TokenEvent& event) {
     outer(event);
     if (event.completion_tokens == 2 && !event.finished) {
-      ASSERT_TRUE(engine->submit(greedy({2}, 3), nullptr, inner.first));
+      ASSERT_TRUE(engine->submit(greedy({2}, 3), {}, inner.first));
       engine->cancel(event.request);
     }
   }));
@@ -295,11 +295,11 @@ TEST(EngineThread, SurvivesACallbackThatThrows) {
   auto engine = make_toy_engine({});
   Replies replies;
   std::atomic<int> num_last = 0;
-  ASSERT_TRUE(engine->submit(greedy({1}, 30), nullptr, [&](const TokenEvent& event) {
+  ASSERT_TRUE(engine->submit(greedy({1}, 30), {}, [&](const TokenEvent& event) {
     num_last += event.finished;
     throw std::runtime_error("callback");
   }));
-  ASSERT_TRUE(engine->submit(greedy({1}, 30), nullptr, replies.add().first));
+  ASSERT_TRUE(engine->submit(greedy({1}, 30), {}, replies.add().first));
   engine->wait_until_idle();
   EXPECT_EQ(num_last, 1);
   EXPECT_EQ(replies.at(0).tokens.size(), 30u);
@@ -358,7 +358,7 @@ TEST(EngineThread, LetsGoOfRemovedAdapters) {
   run_all(*engine, {{greedy({1}, 3), adapter}});
   adapter.reset();
   EXPECT_FALSE(watch.expired());  // its slot keeps it
-  engine->forget_removed_adapters();
+  engine->adapters_changed();
   for (int i = 0; i < 1000 && !watch.expired(); ++i) std::this_thread::sleep_for(1ms);
   EXPECT_TRUE(watch.expired());
 }
@@ -420,7 +420,7 @@ TEST(EngineThread, SurvivesRandomTraffic) {
           std::this_thread::sleep_for(1ms);
         }
         if (random() % 4 == 0 && !ids.empty()) engine->cancel(ids[random() % ids.size()]);
-        if (random() % 8 == 0) engine->forget_removed_adapters();
+        if (random() % 8 == 0) engine->adapters_changed();
         if (random() % 8 == 0) engine->stats();
       }
     });

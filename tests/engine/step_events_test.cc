@@ -41,7 +41,7 @@ TEST(StepEvents, ComeOnceAStepAndEqualThoseOfCallbacks) {
                         .tag = tag});
   }
   const auto engine = make_toy_engine(options);
-  for (const Request& request : requests) ASSERT_TRUE(engine->submit(request, nullptr, {}));
+  for (const Request& request : requests) ASSERT_TRUE(engine->submit(request, {}, {}));
   engine->wait_until_idle();  // every event is delivered by then
   EXPECT_LE(calls.size(), static_cast<size_t>(engine->stats().steps));
   for (uint64_t tag = 0; tag < 5; ++tag) {
@@ -59,7 +59,7 @@ TEST(StepEvents, ComeOnceAStepAndEqualThoseOfCallbacks) {
 
 TEST(StepEvents, AreWantedOrACallback) {
   const auto engine = make_toy_engine({});
-  EXPECT_EQ(engine->submit({.prompt = {1}}, nullptr, {}).error().message,
+  EXPECT_EQ(engine->submit({.prompt = {1}}, {}, {}).error().message,
             "the request has no on_tokens, the engine no on_step");
 }
 
