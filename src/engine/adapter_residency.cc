@@ -46,6 +46,13 @@ void AdapterResidency::drop_removed() {
   }
 }
 
+bool AdapterResidency::holds(const AdapterHash& hash) const {
+  for (int32_t i = 0; i < slots_.num_slots(); ++i) {
+    if (slots_.get(i) && slots_.get(i)->hash == hash) return true;
+  }
+  return false;
+}
+
 std::vector<AdapterHash> AdapterResidency::hashes() const {
   std::vector<AdapterHash> hashes;
   for (int32_t i = 0; i < slots_.num_slots(); ++i) {

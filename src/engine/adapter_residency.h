@@ -26,6 +26,9 @@ class AdapterResidency {
 
   const AdapterSlots& slots() const { return slots_; }
 
+  // Whether a slot has that content, in use or not.
+  bool holds(const AdapterHash& hash) const;
+
   // Of the adapters in slots.
   std::vector<AdapterHash> hashes() const;
 

@@ -23,6 +23,7 @@ Status check(const EngineConfig& config) {
       {"kv_block_size", config.kv_block_size, 1, 1024},
       {"max_adapters", config.max_adapters, 1, 4096},
       {"max_lora_rank", config.max_lora_rank, 1, 4096},
+      {"max_running_per_adapter", config.max_running_per_adapter, 0, 4096},
   };
   for (const auto& [option, value, low, high] : limits) {
     if (value < low || value > high) {

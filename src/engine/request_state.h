@@ -29,6 +29,7 @@ struct RequestState {
         adapter_id(request.adapter),
         sampling(std::move(request.sampling)),
         lease(std::move(adapter_lease)),
+        share(lease.share()),
         counters(std::move(adapter_counters)),
         on_tokens(std::move(callback)),
         end_tokens(std::move(model_end_tokens)),
@@ -83,6 +84,7 @@ struct RequestState {
   const AdapterId adapter_id;  // whose share it takes from
   const SamplingParams sampling;
   const AdapterLease lease;
+  float share;                                      // of its adapter beside others
   const std::shared_ptr<AdapterCounters> counters;  // of the adapter or the base; lives longer
   std::shared_ptr<const Adapter> adapter;           // null: the base model alone, or not loaded yet
   PrefixOwner owner;
@@ -101,8 +103,7 @@ struct RequestState {
   bool is_running = false;
   bool has_sent_event = false;
   RequestTimes times;
-  int32_t num_cached_prompt = 0;      // prompt tokens from the prefix cache when first admitted
-  int64_t waits_for_slot_since = -1;  // step; -1: does not
+  int32_t num_cached_prompt = 0;  // prompt tokens from the prefix cache when first admitted
 
   Sampler sampler;
   std::unique_ptr<TokenText> text;  // null without a tokenizer

@@ -1,6 +1,9 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <tuple>
 
 #include "base/check.h"
 
@@ -29,16 +32,39 @@ void Scheduler::insert_by_arrival(Requests& list, std::unique_ptr<RequestState> 
 void Scheduler::add(std::unique_ptr<RequestState> request) {
   BRAID_CHECK_LE(blocks_for(request->num_prompt), pool_.num_blocks());
   if (!request->has_started) ++num_never_started_;
-  insert_by_arrival(waiting_, std::move(request));
+  wait(std::move(request));
+}
+
+void Scheduler::wait(std::unique_ptr<RequestState> request) {
+  Queue& queue = queues_[request->adapter_id];
+  if (queue.is_idle()) queue.virtual_time = std::max(queue.virtual_time, virtual_now_);
+  queue.share = request->share;
+  insert_by_arrival(queue.waiting, std::move(request));
+  ++num_waiting_;
+}
+
+void Scheduler::update_virtual_times() {
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& [adapter, queue] : queues_) {
+    if (!queue.is_idle()) least = std::min(least, queue.virtual_time);
+  }
+  if (std::isfinite(least)) virtual_now_ = std::max(virtual_now_, least);
+  std::erase_if(queues_, [&](const auto& entry) {
+    return entry.second.is_idle() && entry.second.virtual_time <= virtual_now_;
+  });
 }
 
 Scheduler::Abandoned Scheduler::abandon() {
-  Abandoned result = {.running = std::move(running_), .waiting = std::move(waiting_)};
+  Abandoned result = {.running = std::move(running_)};
+  for (auto& [adapter, queue] : queues_) {
+    for (auto& request : queue.waiting) insert_by_arrival(result.waiting, std::move(request));
+  }
+  queues_.clear();
+  num_waiting_ = 0;
   for (auto* list : {&result.running, &result.waiting}) {
     for (const auto& request : *list) {
       request->forget_computed();
       request->adapter_slot = kNoAdapter;
-      request->waits_for_slot_since = -1;
       request->set_running(false);
     }
   }
@@ -47,6 +73,7 @@ Scheduler::Abandoned Scheduler::abandon() {
 
 std::span<const ScheduledChunk> Scheduler::schedule() {
   ++step_;
+  update_virtual_times();
   chunks_.clear();
   tokens_left_ = options_.max_batch_tokens;
   prompt_rows_left_ = kMaxPromptRows;
@@ -83,43 +110,90 @@ bool Scheduler::extend_for_decode(size_t index) {
 void Scheduler::preempt_youngest() {
   auto request = std::move(running_.back());
   running_.pop_back();
-  request->set_running(false);
-  give_back(*request);
+  stop_running(*request);
   ++num_preemptions_;
-  insert_by_arrival(waiting_, std::move(request));
+  wait(std::move(request));
+}
+
+void Scheduler::stop_running(RequestState& request) {
+  give_back(request);
+  request.set_running(false);
+  --queues_.at(request.adapter_id).num_running;
+}
+
+std::vector<Scheduler::Candidate> Scheduler::candidates() const {
+  const bool is_fair_turn = num_admissions_ % kFairTurn == kFairTurn - 1;
+  const auto priority = [&](const RequestState& r) {
+    return is_fair_turn ? 0 : int64_t{r.priority};
+  };
+  std::vector<Candidate> found;
+  for (const auto& [adapter, queue] : queues_) {
+    if (queue.waiting.empty()) continue;
+    const int32_t limit = options_.max_running_per_adapter;
+    if (adapter != AdapterId::kBase && limit > 0 && queue.num_running >= limit) continue;
+    // The first of the largest: the oldest of the highest priority.
+    RequestState& first = **std::ranges::max_element(
+        queue.waiting, {}, [&](const auto& request) { return priority(*request); });
+    found.push_back({.request = &first,
+                     .priority = priority(first),
+                     .virtual_time = queue.virtual_time,
+                     .needs_slot = first.adapter && !adapters_.holds(first.adapter->hash)});
+  }
+  std::ranges::sort(found, {}, [](const Candidate& c) {
+    return std::tuple(-c.priority, c.virtual_time, c.request->id);
+  });
+  return found;
+}
+
+bool Scheduler::is_held_back(const Candidate& candidate, std::span<const Candidate> all) {
+  if (!candidate.request->adapter) return false;
+  return std::ranges::any_of(all, [&](const Candidate& other) {
+    const double lead = other.priority < candidate.priority ? kFairTurn * kMaxLead : kMaxLead;
+    return other.needs_slot && candidate.virtual_time > other.virtual_time + lead;
+  });
 }
 
 void Scheduler::admit_waiting() {
-  bool holds_adapters_back = false;
-  for (size_t i = 0; i < waiting_.size();) {
-    if (num_running() >= options_.max_running || tokens_left_ == 0) return;
-    RequestState& request = *waiting_[i];
-    if (request.adapter) {
-      const auto slot = holds_adapters_back ? std::nullopt : adapters_.acquire(request.adapter);
-      if (!slot) {
-        if (request.waits_for_slot_since < 0) request.waits_for_slot_since = step_;
-        if (step_ - request.waits_for_slot_since >= kMaxStepsPassed) holds_adapters_back = true;
-        ++i;
-        continue;
+  bool is_admitted = true;
+  while (is_admitted && num_running() < options_.max_running && tokens_left_ > 0) {
+    is_admitted = false;
+    const auto order = candidates();
+    for (const Candidate& candidate : order) {
+      RequestState& request = *candidate.request;
+      if (is_held_back(candidate, order)) continue;
+      if (request.adapter) {
+        const auto slot = adapters_.acquire(request.adapter);
+        if (!slot) continue;
+        request.adapter_slot = *slot;
       }
-      request.adapter_slot = *slot;
+      if (!take_blocks(request)) {
+        give_back(request);
+        return;
+      }
+      start_running(request);
+      is_admitted = true;
+      break;
     }
-    if (!take_blocks(request)) {
-      give_back(request);
-      return;  // whoever comes later waits behind it: small requests must not starve large ones
-    }
-    request.waits_for_slot_since = -1;
-    auto admitted = std::move(waiting_[i]);
-    waiting_.erase(waiting_.begin() + static_cast<int64_t>(i));
-    if (!admitted->has_started) {
-      --num_never_started_;
-      admitted->has_started = true;
-      admitted->times.started = std::chrono::steady_clock::now();
-    }
-    admitted->set_running(true);
-    insert_by_arrival(running_, std::move(admitted));
-    schedule_chunk(request);
   }
+}
+
+void Scheduler::start_running(RequestState& request) {
+  Queue& queue = queues_.at(request.adapter_id);
+  const auto place =
+      std::ranges::find_if(queue.waiting, [&](const auto& r) { return r.get() == &request; });
+  auto admitted = std::move(*place);
+  queue.waiting.erase(place);
+  --num_waiting_;
+  ++queue.num_running;
+  ++num_admissions_;
+  if (!request.has_started) {
+    --num_never_started_;
+    request.has_started = true;
+    request.times.started = std::chrono::steady_clock::now();
+  }
+  request.set_running(true);
+  insert_by_arrival(running_, std::move(admitted));
+  schedule_chunk(request);
 }
 
 bool Scheduler::take_blocks(RequestState& request) {
@@ -172,6 +246,8 @@ void Scheduler::schedule_chunk(RequestState& request) {
   chunk.num_tokens = num_tokens;
   chunk.samples = num_tokens == request.num_remaining();
   tokens_left_ -= num_tokens;
+  Queue& queue = queues_.at(request.adapter_id);
+  queue.virtual_time += num_tokens / double{queue.share};
   chunks_.push_back(chunk);
 }
 
@@ -193,23 +269,28 @@ void Scheduler::commit(const ScheduledChunk& chunk) {
 }
 
 std::unique_ptr<RequestState> Scheduler::remove(RequestState* request) {
-  for (Requests* list : {&running_, &waiting_}) {
-    const auto found =
-        std::ranges::find_if(*list, [&](const auto& r) { return r.get() == request; });
-    if (found == list->end()) continue;
-    auto taken = std::move(*found);
-    list->erase(found);
-    give_back(*taken);
-    if (!taken->has_started) --num_never_started_;
-    return taken;
+  const bool is_running = request->is_running;
+  Queue& queue = queues_.at(request->adapter_id);
+  Requests& list = is_running ? running_ : queue.waiting;
+  const auto found = std::ranges::find_if(list, [&](const auto& r) { return r.get() == request; });
+  BRAID_CHECK(found != list.end());
+  auto taken = std::move(*found);
+  list.erase(found);
+  if (is_running) {
+    stop_running(*taken);
+  } else {
+    --num_waiting_;
   }
-  BRAID_CHECK(request == nullptr);  // every other pointer is ours
-  return nullptr;
+  if (!taken->has_started) --num_never_started_;
+  return taken;
 }
 
 RequestState* Scheduler::find(RequestId id) const {
-  for (const Requests* list : {&running_, &waiting_}) {
-    for (const auto& request : *list) {
+  for (const auto& request : running_) {
+    if (request->id == id) return request.get();
+  }
+  for (const auto& [adapter, queue] : queues_) {
+    for (const auto& request : queue.waiting) {
       if (request->id == id) return request.get();
     }
   }
@@ -224,7 +305,10 @@ std::vector<RequestState*> Scheduler::running() const {
 
 std::vector<RequestState*> Scheduler::waiting() const {
   std::vector<RequestState*> all;
-  for (const auto& request : waiting_) all.push_back(request.get());
+  for (const auto& [adapter, queue] : queues_) {
+    for (const auto& request : queue.waiting) all.push_back(request.get());
+  }
+  std::ranges::sort(all, {}, [](const RequestState* request) { return request->id; });
   return all;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -19,6 +20,7 @@ struct SchedulerOptions {
   int32_t block_size = 16;
   int32_t num_blocks = 0;
   bool prefix_caching = true;
+  int32_t max_running_per_adapter = 0;  // 0: no limit; the base has none
 };
 
 // One request's part of a step: its tokens [num_computed, num_computed + num_tokens).
@@ -33,20 +35,35 @@ struct ScheduledChunk {
 // Decides what the next step computes, and owns requests, KV blocks and adapter slots meanwhile.
 //
 // A step takes the next token of every decoding request, then prompt chunks of requests already
-// running, then admits waiting ones in order of arrival while tokens, places, blocks and adapter
-// slots last. A request is admitted when the blocks of all its tokens so far are there. When a
-// decoding request finds no block, the youngest running request is preempted: it gives back
-// everything, waits at its old place, and later recomputes prompt and reply (mostly prefix hits).
-// The oldest request is never preempted and fits into the cache alone, so it always ends: no
-// deadlock.
+// running, oldest first, then admits waiting ones while tokens, places, blocks and adapter slots
+// last.
 //
-// A request whose adapter finds no slot lets others pass, base requests always and those of
-// resident adapters for kMaxStepsPassed steps; then adapters behind it wait until it has a slot.
+// Who is admitted next. Each adapter, and the base as one of them, has a virtual time: the tokens
+// computed for it divided by its share. Of the highest priority that waits, the adapter with the
+// least virtual time goes first, and of its requests the oldest; every kFairTurn-th admission does
+// not look at priority, so that low ones get that part of the places. An adapter that has nothing
+// to do does not save up: when it comes back it starts at the least virtual time of those that are
+// busy. An adapter with max_running_per_adapter requests running is passed over.
+//
+// While an adapter waits for a slot, those that have one may get kMaxLead ahead of it in virtual
+// time, with requests of higher priority kFairTurn times that; then they start no request until it
+// has its slot. Base requests need none and pass always.
+//
+// A request is admitted when the blocks of all its tokens so far are there; whose turn it is and
+// finds none is not passed by anybody, for small requests must not starve large ones. When a
+// decoding request finds no block, the youngest running request is preempted: it gives back
+// everything, waits again, and later recomputes prompt and reply (mostly prefix hits).
+//
+// Nothing deadlocks: the oldest running request is never preempted and fits into the cache alone,
+// so it always ends; a request that waits has an adapter whose virtual time stands still while that
+// of all others grows, so that its turn comes; and blocks or a slot come by the end of those that
+// run.
 //
 // Used by one thread at a time.
 class Scheduler {
  public:
-  static constexpr int64_t kMaxStepsPassed = 64;
+  static constexpr double kMaxLead = 64;  // tokens at a share of 1
+  static constexpr int64_t kFairTurn = 8;
 
   // Rows of prompt logits in one step: they bound the logits buffer.
   static constexpr int32_t kMaxPromptRows = 64;
@@ -79,9 +96,9 @@ class Scheduler {
   std::vector<RequestState*> running() const;
   std::vector<RequestState*> waiting() const;
 
-  bool is_empty() const { return running_.empty() && waiting_.empty(); }
+  bool is_empty() const { return running_.empty() && num_waiting_ == 0; }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
-  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t num_waiting() const { return num_waiting_; }
   int32_t num_never_started() const { return num_never_started_; }
   int64_t num_preemptions() const { return num_preemptions_; }
   int64_t num_cached_tokens() const { return num_cached_tokens_; }
@@ -90,10 +107,34 @@ class Scheduler {
  private:
   using Requests = std::deque<std::unique_ptr<RequestState>>;
 
+  // The requests of an adapter, or of the base.
+  struct Queue {
+    Requests waiting;  // by arrival
+    int32_t num_running = 0;
+    float share = 1.0f;
+    double virtual_time = 0.0;
+
+    bool is_idle() const { return waiting.empty() && num_running == 0; }
+  };
+
+  // The request of an adapter that may be admitted next. Sorted by who goes first.
+  struct Candidate {
+    RequestState* request = nullptr;
+    int64_t priority = 0;
+    double virtual_time = 0.0;
+    bool needs_slot = false;  // its adapter is in none
+  };
+
   int32_t blocks_for(int32_t num_tokens) const;
   bool extend_for_decode(size_t index);
   void preempt_youngest();
   void admit_waiting();
+  std::vector<Candidate> candidates() const;
+  static bool is_held_back(const Candidate& candidate, std::span<const Candidate> all);
+  void wait(std::unique_ptr<RequestState> request);
+  void start_running(RequestState& request);
+  void stop_running(RequestState& request);
+  void update_virtual_times();
   bool take_blocks(RequestState& request);
   void give_back(RequestState& request);
   void schedule_chunk(RequestState& request);
@@ -103,8 +144,11 @@ class Scheduler {
   AdapterResidency& adapters_;
   BlockPool pool_;
   PrefixCache prefix_cache_;
-  Requests running_;  // by arrival
-  Requests waiting_;  // by arrival
+  Requests running_;                   // by arrival
+  std::map<AdapterId, Queue> queues_;  // of adapters that are busy, or ahead of those that are
+  int32_t num_waiting_ = 0;
+  double virtual_now_ = 0.0;  // the least virtual time of busy queues; never falls
+  int64_t num_admissions_ = 0;
   std::vector<ScheduledChunk> chunks_;
   int32_t tokens_left_ = 0;       // of this step
   int32_t prompt_rows_left_ = 0;  // of this step

@@ -21,6 +21,7 @@ std::vector<ToyRequest> mixed_requests(int32_t count, uint64_t seed) {
     for (int32_t t = 0; t < length; ++t)
       r.request.prompt.push_back(t < 24 ? t * 3 % 89 : static_cast<int32_t>(random() % 97));
     if (i % 5 != 0) r.adapter = toy_adapter(i % 5);
+    r.request.priority = i % 4 == 0 ? i % 3 - 1 : 0;
     auto& s = r.request.sampling;
     s.max_tokens = 1 + static_cast<int32_t>(random() % 24);
     s.temperature = i % 3 == 0 ? 0.0f : 1.0f;
@@ -110,6 +111,7 @@ TEST(BatchInvariance, WhateverTheLimits) {
     options.num_blocks = 72 / options.block_size + 1 + static_cast<int32_t>(random() % 30);
     options.prefix_caching = random() % 4 != 0;
     options.max_adapters = 1 + static_cast<int32_t>(random() % 4);
+    options.max_running_per_adapter = static_cast<int32_t>(random() % 3);
     expect_same_as_alone(options, mixed_requests(12, seed), nullptr, 2);
   }
 }

@@ -76,7 +76,8 @@ std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options) {
                                         .max_batch_tokens = options.max_batch_tokens,
                                         .block_size = options.block_size,
                                         .num_blocks = options.num_blocks,
-                                        .prefix_caching = options.prefix_caching},
+                                        .prefix_caching = options.prefix_caching,
+                                        .max_running_per_adapter = options.max_running_per_adapter},
                           .kv_shape = ToyModel::kv_shape(options.num_blocks, options.block_size),
                           .max_adapters = options.max_adapters,
                           .max_queued_requests = options.max_queued_requests,
@@ -89,7 +90,9 @@ std::vector<Reply> run_all(EngineThread& engine, const std::vector<ToyRequest>& 
   Replies replies;
   for (const auto& [request, adapter] : requests) {
     auto [on_tokens, index] = replies.add();
-    const auto id = engine.submit(request, adapter, on_tokens);
+    Request with_id = request;
+    if (adapter) with_id.adapter = AdapterId{static_cast<int32_t>(adapter->hash.low)};
+    const auto id = engine.submit(with_id, adapter, on_tokens);
     BRAID_CHECK(id.has_value());
   }
   engine.wait_until_idle();

@@ -50,6 +50,7 @@ struct ToyOptions {
   int32_t num_blocks = 256;
   bool prefix_caching = true;
   int32_t max_adapters = 8;
+  int32_t max_running_per_adapter = 0;
   int32_t max_queued_requests = 1024;
   bool has_text = true;
   std::vector<int32_t> eos_tokens = {};
@@ -65,7 +66,8 @@ struct ToyRequest {
   std::shared_ptr<const Adapter> adapter;
 };
 
-// Submits all, waits until idle, and returns the replies in order.
+// Submits all, each under the id of its toy adapter's number, waits until idle, and returns the
+// replies in order.
 std::vector<Reply> run_all(EngineThread& engine, const std::vector<ToyRequest>& requests);
 
 // The reply that a request gives alone on a fresh engine with everything in one step and no cache.
