@@ -15,6 +15,7 @@
 
 #include "braid/adapter.h"
 #include "braid/adapter_report.h"
+#include "braid/output_grammar.h"
 #include "braid/result.h"
 
 namespace braid {
@@ -43,6 +44,10 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;  ///< token id, bias in [-100, 100]
   std::optional<int32_t> logprobs;  ///< top alternatives a token, [0, 20]; unset: none at all
   std::optional<int32_t> prompt_logprobs;  ///< the same for prompt tokens
+  /// What the reply must look like: tokens that lead elsewhere are ruled out before one is picked.
+  /// The model's end tokens are possible exactly where the reply may end, and it ends by itself
+  /// where nothing can follow. max_tokens and stop strings may cut it before.
+  std::optional<OutputGrammar> grammar;
 };
 
 struct Request {
@@ -216,8 +221,9 @@ class Engine {
   /// dropped in silence.
   ///
   /// Errors  kInvalidArgument (empty prompt, a token id outside the vocabulary, prompt + max_tokens
-  ///         over the context length, a sampling value out of range)  kNotFound (adapter)
-  ///         kResourceExhausted (queue full)
+  ///         over the context length, a sampling value out of range, a grammar that makes no sense)
+  ///         kNotFound (adapter)  kUnsupported (a construct of the grammar)  kResourceExhausted
+  ///         (queue full)
   Result<RequestId> submit(Request request, OnTokens on_tokens);
 
   /// The same with config.on_step in place of a callback: all events of a step come in one call.

@@ -132,6 +132,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
             .max_queued_requests = config.max_queued_requests,
             .max_context = plan->max_context,
             .eos_tokens = impl->text.eos_tokens(),
+            .vocabulary = impl->text.vocabulary(model_config->vocab_size),
             .on_step = config.on_step});
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResourceExhausted,

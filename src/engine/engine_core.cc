@@ -196,6 +196,11 @@ void EngineCore::take_token(RequestState& request, Sampler::Sample& sample) {
   bool is_cut = false;  // by a stop string
   if (request.text && !is_finished) is_cut = add_text(request.text->push(token), may_stop);
   is_finished = is_finished || is_cut;
+  if (request.matcher && !is_finished) {
+    // The sampler took it out of the mask, unless it ends the reply.
+    BRAID_CHECK(request.matcher->push(token));
+    is_finished = request.matcher->is_over();
+  }
   if (!is_finished && num_generated == sampling.max_tokens) {
     is_finished = true;
     event.reason = FinishReason::kLength;

@@ -22,6 +22,7 @@ EngineThread::EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::Th
       make_text_(std::move(make_text)),
       model_(std::move(model)),
       pool_(std::move(pool)),
+      grammars_(options_.vocabulary),
       core_(*model_, {.backend = options_.backend, .pool = pool_.get()}, options_.kv_shape,
             options_.scheduler, options_.max_adapters, options_.on_step),
       stats_(core_.stats()) {
@@ -76,6 +77,12 @@ Result<RequestId> EngineThread::submit(Request request, AdapterLease adapter, On
   if (!request.sampling.ignore_eos)
     end_tokens.insert(end_tokens.end(), options_.eos_tokens.begin(), options_.eos_tokens.end());
   auto text = make_text_ ? make_text_() : nullptr;
+  std::optional<grammar::Matcher> matcher;
+  if (request.sampling.grammar) {
+    auto made = grammars_.matcher(*request.sampling.grammar);
+    if (!made) return pass_on(made);
+    matcher = std::move(*made);
+  }
 
   RequestId id;
   {
@@ -88,9 +95,9 @@ Result<RequestId> EngineThread::submit(Request request, AdapterLease adapter, On
     // The order of ids is that of arrival.
     id = RequestId{next_id_};
     auto counters = adapter.counters() ? adapter.counters() : base_counters_;
-    arrivals_.push_back(std::make_unique<RequestState>(id, std::move(request), std::move(adapter),
-                                                       std::move(counters), std::move(end_tokens),
-                                                       std::move(text), std::move(on_tokens)));
+    arrivals_.push_back(std::make_unique<RequestState>(
+        id, std::move(request), std::move(adapter), std::move(counters), std::move(end_tokens),
+        std::move(matcher), std::move(text), std::move(on_tokens)));
     arrivals_.back()->times.queued = std::chrono::steady_clock::now();
     ++next_id_;
     ++num_queued_;

@@ -12,6 +12,7 @@
 #include "braid/engine.h"
 #include "cpu/thread_pool.h"
 #include "engine/engine_core.h"
+#include "engine/grammar_cache.h"
 #include "engine/token_text.h"
 #include "model/model.h"
 
@@ -25,7 +26,8 @@ struct EngineThreadOptions {
   int32_t max_context = 0;  // prompt + reply, tokens; fits into the cache
   ops::Backend backend = ops::Backend::kCpu;
   std::vector<int32_t> eos_tokens;
-  OnStep on_step;  // for requests without a callback
+  std::shared_ptr<const grammar::Vocabulary> vocabulary;  // for grammars; null: they are refused
+  OnStep on_step;                                         // for requests without a callback
 };
 
 // An EngineCore on its own thread, and the mailbox in front of it. Members may be called from any
@@ -71,6 +73,7 @@ class EngineThread {
   const std::unique_ptr<Model> model_;
   const std::unique_ptr<cpu::ThreadPool> pool_;
   const std::shared_ptr<AdapterCounters> base_counters_ = std::make_shared<AdapterCounters>();
+  GrammarCache grammars_;
   EngineCore core_;  // touched by thread_ alone once it runs
 
   mutable std::mutex mutex_;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "engine/sampler.h"
 #include "engine/stop_matcher.h"
 #include "engine/token_text.h"
+#include "grammar/grammar.h"
 #include "kv/prefix_cache.h"
 
 namespace braid {
@@ -21,8 +23,9 @@ struct RequestState {
   // `end_tokens`: the model's end tokens, already empty if the request ignores them.
   RequestState(RequestId request_id, Request request, AdapterLease adapter_lease,
                std::shared_ptr<AdapterCounters> adapter_counters,
-               std::vector<int32_t> model_end_tokens, std::unique_ptr<TokenText> token_text,
-               OnTokens callback)
+               std::vector<int32_t> model_end_tokens,
+               std::optional<grammar::Matcher> output_matcher,
+               std::unique_ptr<TokenText> token_text, OnTokens callback)
       : id(request_id),
         tag(request.tag),
         priority(request.priority),
@@ -35,7 +38,8 @@ struct RequestState {
         end_tokens(std::move(model_end_tokens)),
         tokens(std::move(request.prompt)),
         num_prompt(static_cast<int32_t>(tokens.size())),
-        sampler(sampling, tokens, end_tokens),
+        matcher(std::move(output_matcher)),
+        sampler(sampling, tokens, end_tokens, matcher ? &*matcher : nullptr),
         text(std::move(token_text)),
         stops(sampling.stop) {
     ++counters->requests;
@@ -105,8 +109,9 @@ struct RequestState {
   RequestTimes times;
   int32_t num_cached_prompt = 0;  // prompt tokens from the prefix cache when first admitted
 
-  Sampler sampler;
-  std::unique_ptr<TokenText> text;  // null without a tokenizer
+  std::optional<grammar::Matcher> matcher;  // where the reply stands in its grammar
+  Sampler sampler;                          // reads the matcher
+  std::unique_ptr<TokenText> text;          // null without a tokenizer
   StopMatcher stops;
   std::vector<TokenLogprob> prompt_logprobs;
 };

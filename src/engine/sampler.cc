@@ -4,17 +4,20 @@
 #include <cmath>
 #include <limits>
 
+#include "base/check.h"
 #include "engine/logprobs.h"
 #include "engine/philox.h"
 
 namespace braid {
 
 Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt,
-                 std::span<const int32_t> end_tokens)
+                 std::span<const int32_t> end_tokens, grammar::Matcher* matcher)
     : params_(params),
       has_penalties_(params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-                     params.frequency_penalty != 0.0f) {
-  if (params.min_tokens > 0) end_tokens_.assign(end_tokens.begin(), end_tokens.end());
+                     params.frequency_penalty != 0.0f),
+      matcher_(matcher) {
+  if (params.min_tokens > 0 || matcher_ != nullptr)
+    end_tokens_.assign(end_tokens.begin(), end_tokens.end());
   if (has_penalties_) {
     for (const int32_t token : prompt) seen_[token].in_prompt = true;
   }
@@ -29,7 +32,12 @@ void Sampler::set_logit(std::span<float> logits, int32_t token, float value) {
   logits[token] = value;
 }
 
-void Sampler::change_logits(std::span<float> logits, int32_t num_generated) {
+void Sampler::restore(std::span<float> logits, size_t num_changes) {
+  for (; originals_.size() > num_changes; originals_.pop_back())
+    logits[originals_.back().first] = originals_.back().second;
+}
+
+void Sampler::change_logits(std::span<float> logits) {
   for (const auto& [token, bias] : params_.logit_bias)
     set_logit(logits, token, logits[token] + bias);
   for (const auto& [token, seen] : seen_) {
@@ -41,10 +49,27 @@ void Sampler::change_logits(std::span<float> logits, int32_t num_generated) {
     }
     set_logit(logits, token, logit);
   }
-  if (num_generated < params_.min_tokens) {
-    for (const int32_t token : end_tokens_)
-      set_logit(logits, token, -std::numeric_limits<float>::infinity());
+}
+
+void Sampler::rule_out_end(std::span<float> logits) {
+  for (const int32_t token : end_tokens_)
+    set_logit(logits, token, -std::numeric_limits<float>::infinity());
+}
+
+void Sampler::apply(const grammar::Mask& mask, std::span<float> logits) const {
+  BRAID_CHECK_EQ(mask.words.size(), (logits.size() + 63) / 64);
+  std::vector<float> ends;
+  for (const int32_t token : end_tokens_) ends.push_back(logits[token]);
+  for (size_t w = 0; w < mask.words.size(); ++w) {
+    const uint64_t word = mask.words[w];
+    if (word == ~uint64_t{0}) continue;
+    const size_t end = std::min(logits.size(), (w + 1) * 64);
+    for (size_t id = w * 64; id < end; ++id) {
+      if ((word >> (id % 64) & 1u) == 0) logits[id] = -std::numeric_limits<float>::infinity();
+    }
   }
+  if (!mask.may_end) return;
+  for (size_t i = 0; i < ends.size(); ++i) logits[end_tokens_[i]] = ends[i];
 }
 
 std::string why_unusable(std::span<const float> logits, int64_t position) {
@@ -64,15 +89,32 @@ Result<Sampler::Sample> Sampler::sample(std::span<float> logits, int64_t positio
                                         int32_t num_generated) {
   if (auto why = why_unusable(logits, position); !why.empty())
     return fail(ErrorCode::kCorrupt, "{}", why);
+  std::span<float> changed = logits;
   originals_.clear();
-  change_logits(logits, num_generated);
-  const int32_t token = pick(logits, position);
-  for (auto original = originals_.rbegin(); original != originals_.rend(); ++original)
-    logits[original->first] = original->second;
+  if (matcher_ != nullptr) {
+    const auto mask = matcher_->mask();
+    if (!mask) return fail(mask.error().code, "{}", mask.error().message);
+    masked_.assign(logits.begin(), logits.end());
+    changed = masked_;
+    change_logits(changed);
+    apply(**mask, changed);
+  } else {
+    change_logits(changed);
+  }
+  const bool needs_more = num_generated < params_.min_tokens;
+  const size_t num_changes = originals_.size();
+  if (needs_more) rule_out_end(changed);
+  int32_t token = pick(changed, position);
+  if (token < 0 && needs_more && matcher_ != nullptr) {
+    // An end token of the request is all that the grammar allows here: it is text then.
+    restore(changed, num_changes);
+    token = pick(changed, position);
+  }
+  restore(changed, 0);
   if (token < 0) {
     return fail(ErrorCode::kCorrupt,
-                "logit_bias, penalties and min_tokens leave no possible token at position {}",
-                position);
+                "logit_bias, penalties, min_tokens{} leave no possible token at position {}",
+                matcher_ != nullptr ? ", and a grammar" : "", position);
   }
   Sample result = {.token = token};
   if (params_.logprobs) result.logprob = compute_logprob(logits, token, *params_.logprobs);

@@ -1,5 +1,6 @@
 #include "engine/text_side.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "text/detokenizer.h"
@@ -60,6 +61,14 @@ Result<TextSide> TextSide::open(const std::filesystem::path& folder) {
 TokenTextFactory TextSide::token_text() const {
   if (!tokenizer_) return {};
   return [tokenizer = tokenizer_] { return std::make_unique<DetokenizedText>(tokenizer); };
+}
+
+std::shared_ptr<const grammar::Vocabulary> TextSide::vocabulary(int32_t vocab_size) const {
+  if (!tokenizer_) return nullptr;
+  return std::make_shared<const grammar::Vocabulary>(vocab_size, [&](int32_t id) {
+    const bool is_text = !tokenizer_->is_special(id) && std::ranges::count(eos_tokens_, id) == 0;
+    return is_text ? tokenizer_->piece(id) : std::string_view();
+  });
 }
 
 Result<std::vector<int32_t>> TextSide::tokenize(std::string_view text,

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "braid/engine.h"
 #include "engine/token_text.h"
+#include "grammar/vocabulary.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -26,6 +27,10 @@ class TextSide {
 
   // Empty without a tokenizer.
   TokenTextFactory token_text() const;
+
+  // What grammars are held against, for a model of vocab_size tokens: special tokens and end tokens
+  // write no text. Null without a tokenizer.
+  std::shared_ptr<const grammar::Vocabulary> vocabulary(int32_t vocab_size) const;
 
   // End tokens of the model; may be empty, may be outside of the vocabulary.
   const std::vector<int32_t>& eos_tokens() const { return eos_tokens_; }

@@ -72,18 +72,20 @@ std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options) {
   model->poisoned_token = options.poisoned_token;
   return std::make_unique<EngineThread>(
       std::move(model), nullptr, options.has_text ? make_toy_text : TokenTextFactory(),
-      EngineThreadOptions{.scheduler = {.max_running = options.max_running,
-                                        .max_batch_tokens = options.max_batch_tokens,
-                                        .block_size = options.block_size,
-                                        .num_blocks = options.num_blocks,
-                                        .prefix_caching = options.prefix_caching,
-                                        .max_running_per_adapter = options.max_running_per_adapter},
-                          .kv_shape = ToyModel::kv_shape(options.num_blocks, options.block_size),
-                          .max_adapters = options.max_adapters,
-                          .max_queued_requests = options.max_queued_requests,
-                          .max_context = options.num_blocks * options.block_size,
-                          .eos_tokens = options.eos_tokens,
-                          .on_step = options.on_step});
+      EngineThreadOptions{
+          .scheduler = {.max_running = options.max_running,
+                        .max_batch_tokens = options.max_batch_tokens,
+                        .block_size = options.block_size,
+                        .num_blocks = options.num_blocks,
+                        .prefix_caching = options.prefix_caching,
+                        .max_running_per_adapter = options.max_running_per_adapter},
+          .kv_shape = ToyModel::kv_shape(options.num_blocks, options.block_size),
+          .max_adapters = options.max_adapters,
+          .max_queued_requests = options.max_queued_requests,
+          .max_context = options.num_blocks * options.block_size,
+          .eos_tokens = options.eos_tokens,
+          .vocabulary = options.has_text ? toy_vocabulary(options.eos_tokens) : nullptr,
+          .on_step = options.on_step});
 }
 
 std::vector<Reply> run_all(EngineThread& engine, const std::vector<ToyRequest>& requests) {

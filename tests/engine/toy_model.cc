@@ -123,6 +123,15 @@ std::shared_ptr<const Adapter> toy_adapter(uint64_t number) {
   return std::make_shared<const Adapter>(std::move(adapter));
 }
 
+std::shared_ptr<const grammar::Vocabulary> toy_vocabulary(const std::vector<int32_t>& eos_tokens) {
+  static constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz";
+  return std::make_shared<const grammar::Vocabulary>(ToyModel::kVocabSize, [&](int32_t id) {
+    if (std::ranges::count(eos_tokens, id) > 0) return std::string_view();
+    if (id < 90) return kLetters.substr(id % 26, 1);
+    return std::string_view(id % 2 == 0 ? "\xC3" : "\xA9");
+  });
+}
+
 std::unique_ptr<TokenText> make_toy_text() { return std::make_unique<ToyText>(); }
 
 }  // namespace braid::test

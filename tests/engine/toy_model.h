@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/token_text.h"
+#include "grammar/vocabulary.h"
 #include "model/model.h"
 
 namespace braid::test {
@@ -44,5 +45,8 @@ std::shared_ptr<const Adapter> toy_adapter(uint64_t number);
 // Token t reads as the letter 'a' + t % 26, but tokens from 90 are halves of a two-byte character:
 // an even one its first byte, an odd one its second.
 std::unique_ptr<TokenText> make_toy_text();
+
+// The same pieces for grammars.
+std::shared_ptr<const grammar::Vocabulary> toy_vocabulary(const std::vector<int32_t>& eos_tokens);
 
 }  // namespace braid::test
