@@ -36,7 +36,7 @@ class Steps {
         work.adapter >= 0 ? toy_adapter(static_cast<uint64_t>(work.adapter)) : nullptr;
     auto state =
         std::make_unique<RequestState>(id, std::move(request), AdapterLease(adapter), counters_,
-                                       std::vector<int32_t>(), nullptr, OnTokens());
+                                       std::vector<int32_t>(), std::nullopt, nullptr, OnTokens());
     state->set_adapter(adapter);
     state->share = shares.contains(work.adapter) ? shares.at(work.adapter) : 1.0f;
     arrived_[id] = step_;
