@@ -20,6 +20,7 @@ enum class LoadMode {
   kNewOrReplace,  ///< either
 };
 
+/// Of a load. One that replaces an adapter sets all of them anew.
 struct AdapterOptions {
   AdapterExpertLayout layout = AdapterExpertLayout::kAuto;
   LoadMode mode = LoadMode::kNew;
