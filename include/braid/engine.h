@@ -133,8 +133,10 @@ struct EngineConfig {
 
 struct EngineStats {
   int64_t steps = 0;
-  int64_t prompt_tokens = 0;  ///< computed, without cached ones
-  int64_t cached_tokens = 0;  ///< taken from the prefix cache
+  double step_seconds = 0.0;     ///< spent in steps
+  int32_t last_step_tokens = 0;  ///< of the newest step
+  int64_t prompt_tokens = 0;     ///< computed, without cached ones
+  int64_t cached_tokens = 0;     ///< taken from the prefix cache
   int64_t generated_tokens = 0;
   int64_t preemptions = 0;
   int32_t running = 0;
@@ -146,6 +148,10 @@ struct EngineStats {
   int32_t adapter_slots_used = 0;   ///< hold an adapter
   int32_t adapter_slots_total = 0;  ///< EngineConfig::max_adapters
   size_t adapter_host_bytes = 0;    ///< factors in host memory, also of versions that only run out
+  int64_t adapter_loads = 0;        ///< that succeeded, first ones, replacements and rereads
+  int64_t adapter_failed_loads = 0;
+  int64_t adapter_evictions = 0;
+  double adapter_load_seconds = 0.0;  ///< of those that succeeded
 };
 
 /// A base model, the adapters registered with it, and the loop that serves requests.

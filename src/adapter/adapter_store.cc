@@ -192,8 +192,13 @@ Result<AdapterId> AdapterStore::read_and_put(AdapterInfo info, const Source& sou
     if (auto ok = check_mode(info.name, options.mode); !ok) return pass_on(ok);
   }
   auto read = read_on_a_nice_thread(source, content.read);
-  if (!read) return pass_on(read);
-  return put(std::move(info), std::move(content), std::move(*read), options);
+  auto id = read ? put(std::move(info), std::move(content), std::move(*read), options)
+                 : Result<AdapterId>(pass_on(read));
+  if (!id) {
+    const std::lock_guard lock(mutex_);
+    ++totals_.failed_loads;
+  }
+  return id;
 }
 
 Result<AdapterId> AdapterStore::add(const std::string& name, AdapterAndReport made) {
@@ -305,6 +310,11 @@ size_t AdapterStore::host_bytes() const {
   return held_bytes(nullptr);
 }
 
+AdapterStore::Totals AdapterStore::totals() const {
+  const std::lock_guard lock(mutex_);
+  return totals_;
+}
+
 // ---- the books ----
 
 Status AdapterStore::check_mode(const std::string& name, LoadMode mode) const {
@@ -360,6 +370,8 @@ Result<AdapterId> AdapterStore::put(AdapterInfo info, Content content, Read read
 }
 
 void AdapterStore::note_load(Entry& entry, Read& read) {
+  ++totals_.loads;
+  totals_.load_seconds += read.seconds;
   ++entry.info.loads;
   entry.info.load_seconds = read.seconds;
   entry.info.loaded_at = std::chrono::system_clock::now();
@@ -427,6 +439,7 @@ void AdapterStore::evict(Entry& entry) {
   depart(*entry.content);
   entry.content = std::make_shared<Content>(std::move(same));
   ++entry.info.evictions;
+  ++totals_.evictions;
 }
 
 size_t AdapterStore::held_bytes(const Entry* but) const {
@@ -563,6 +576,7 @@ Result<std::shared_ptr<const Adapter>> AdapterStore::load_content(
   }
   Entry* entry = entry_of(content);
   if (!status) {
+    ++totals_.failed_loads;
     if (entry && entry->info.found_in_root) forget(*entry);
     return pass_on(status);
   }

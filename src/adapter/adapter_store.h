@@ -90,6 +90,15 @@ class AdapterStore {
   // Of contents in memory, also of those that only wait for the end of their leases.
   size_t host_bytes() const;
 
+  // Of all adapters so far, also of those that were removed.
+  struct Totals {
+    int64_t loads = 0;  // that succeeded
+    int64_t failed_loads = 0;
+    int64_t evictions = 0;
+    double load_seconds = 0.0;
+  };
+  Totals totals() const;
+
  private:
   // One content of an adapter. While it is in memory and its entry's, it is not changed.
   struct Content {
@@ -142,7 +151,7 @@ class AdapterStore {
 
   // The rest under mutex_; what takes the lock releases it meanwhile.
   Status check_mode(const std::string& name, LoadMode mode) const;
-  static void note_load(Entry& entry, Read& read);
+  void note_load(Entry& entry, Read& read);
   AdapterInfo info_of(const Entry& entry) const;
   AdapterLease lease_of(Entry& entry);
   Entry* entry_of(const std::shared_ptr<Content>& content);
@@ -172,6 +181,7 @@ class AdapterStore {
   std::map<std::string, AdapterId, std::less<>> id_of_name_;
   std::vector<Departed> departed_;
   std::deque<std::shared_ptr<Content>> loads_;  // in the order they were asked for
+  Totals totals_;
   int32_t next_id_ = 0;
   int64_t clock_ = 0;
   bool stops_ = false;

@@ -220,7 +220,12 @@ void Engine::wait_until_idle() { impl_->thread->wait_until_idle(); }
 
 EngineStats Engine::stats() const {
   EngineStats stats = impl_->thread->stats();
+  const auto totals = impl_->store->totals();
   stats.adapter_host_bytes = impl_->store->host_bytes();
+  stats.adapter_loads = totals.loads;
+  stats.adapter_failed_loads = totals.failed_loads;
+  stats.adapter_evictions = totals.evictions;
+  stats.adapter_load_seconds = totals.load_seconds;
   return stats;
 }
 

@@ -92,6 +92,7 @@ void EngineCore::start_over(std::string_view error) {
 }
 
 void EngineCore::run_step() {
+  const auto start = std::chrono::steady_clock::now();
   const auto chunks = scheduler_->schedule();
   if (chunks.empty()) {
     BRAID_CHECK(scheduler_->is_empty());
@@ -107,6 +108,8 @@ void EngineCore::run_step() {
   ++totals_.steps;
   compute_rows(chunks);
   step_end_ = std::chrono::steady_clock::now();
+  totals_.step_seconds += std::chrono::duration<double>(step_end_ - start).count();
+  totals_.last_step_tokens = batch_.num_tokens();
 
   for (const ScheduledChunk& chunk : chunks) {
     const int32_t begin = chunk.request->num_computed;

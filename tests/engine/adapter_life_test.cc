@@ -173,6 +173,9 @@ TEST_F(AdapterLife, ServesMoreAdaptersThanFitIntoMemory) {
     loads += info.loads;
     evictions += info.evictions;
   }
+  EXPECT_EQ(engine->stats().adapter_loads, loads);
+  EXPECT_EQ(engine->stats().adapter_evictions, evictions);
+  EXPECT_GT(engine->stats().adapter_load_seconds, 0.0);
   EXPECT_GE(loads, 5);
   EXPECT_GE(evictions, 2);
   EXPECT_EQ(engine->stats().base.requests, 10);
@@ -236,6 +239,7 @@ TEST_F(AdapterLife, EndsRequestsWhoseAdapterCannotBeRead) {
   EXPECT_EQ(engine->find_adapter(kContents[0]), std::nullopt);
   EXPECT_EQ(engine->submit(broken).error().code, ErrorCode::kNotFound);
   EXPECT_EQ(engine->adapters().size(), 1u);
+  EXPECT_EQ(engine->stats().adapter_failed_loads, 2);
 }
 
 TEST_F(AdapterLife, EndsParkedRequestsWhenTheEngineGoes) {

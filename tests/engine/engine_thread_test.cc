@@ -52,6 +52,8 @@ TEST(EngineThread, CountsWhatItDid) {
   EXPECT_EQ(replies[0].reason, FinishReason::kLength);
   const auto stats = engine->stats();
   EXPECT_EQ(stats.steps, 5);
+  EXPECT_GT(stats.step_seconds, 0.0);
+  EXPECT_EQ(stats.last_step_tokens, 1);
   EXPECT_EQ(stats.prompt_tokens, 3);
   EXPECT_EQ(stats.generated_tokens, 5);
   EXPECT_EQ(stats.kv_blocks_used, 0);
