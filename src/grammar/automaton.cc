@@ -98,6 +98,7 @@ void Automaton::clear() {
   ways_.clear();
   places_.clear();
   next_.clear();
+  found_.clear();
   const PlaceId dead = intern_place({});
   BRAID_CHECK_EQ(dead, kDead);
   std::fill_n(next_.begin(), num_classes_, kDead);
