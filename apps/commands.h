@@ -8,6 +8,7 @@ namespace braid::apps {
 // Each adds one sub-command with its options to the program. When it was chosen, CLI11 runs its
 // callback, which throws CLI::RuntimeError with the exit status where the work failed (after one
 // line on stderr that says why).
+void add_serve(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_validate(CLI::App& program);
 void add_inspect(CLI::App& program);

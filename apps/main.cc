@@ -27,6 +27,7 @@ std::string chosen_command(const CLI::App& program) {
 int run(int argc, char** argv) {
   CLI::App program(
       "Serves many LoRA fine-tunes of one mixture-of-experts model.\n\n"
+      "  braid serve MODEL --lora a=PATH          the OpenAI API over HTTP\n"
       "  braid inspect MODEL                      what a checkpoint holds\n"
       "  braid validate ADAPTER --model MODEL     will this adapter work, and how is it read\n"
       "  braid generate MODEL --lora a=PATH --adapter a --chat \"Hello\"\n"
@@ -36,6 +37,7 @@ int run(int argc, char** argv) {
   program.set_version_flag("--version", "braid " BRAID_VERSION);
   program.require_subcommand(1);
   program.footer("\nExit status: 0 done, 1 failed, 2 not a command that makes sense.");
+  add_serve(program);
   add_generate(program);
   add_validate(program);
   add_inspect(program);

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 packages=(
   g++ cmake ninja-build ccache pkg-config make git
-  nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libpcre2-dev libutf8proc-dev libhwy-dev
+  nlohmann-json3-dev libboost1.81-dev libcli11-dev libfmt-dev libspdlog-dev libpcre2-dev libutf8proc-dev libhwy-dev
   libexpected-dev libxxhash-dev libgtest-dev libgmock-dev librapidcheck-dev
   clang-14 libclang-rt-14-dev clang-format python3-venv
 )

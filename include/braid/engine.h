@@ -39,6 +39,7 @@ struct SamplingParams {
   int32_t min_tokens = 0;           ///< [0, max_tokens]; no end before that many
   uint64_t seed = 0;                ///< of this request alone: others in the batch draw elsewhere
   bool ignore_eos = false;
+  bool skip_special_tokens = true;      ///< control tokens are not part of the text
   std::vector<int32_t> stop_token_ids;  ///< end the reply; part of its tokens, not of its text
   std::vector<std::string> stop;        ///< end the reply; not part of its text
   std::vector<std::pair<int32_t, float>> logit_bias;  ///< token id, bias in [-100, 100]
@@ -247,6 +248,10 @@ class Engine {
   /// min_p, repetition_penalty); its end tokens always apply unless ignore_eos.
   SamplingParams default_sampling() const;
 
+  /// Forgets what ended requests left in the KV cache, before the next step. What running requests
+  /// hold stays theirs.
+  void flush_prefix_cache();
+
   int32_t max_context() const;
   int32_t vocab_size() const;
 
@@ -274,10 +279,15 @@ class Engine {
   Result<std::string> detokenize(std::span<const int32_t> tokens,
                                  bool skip_special_tokens = true) const;
 
+  /// Bytes that a token stands for, perhaps a part of a character; empty where there are none or no
+  /// tokenizer. Valid while the engine lives.
+  std::string_view token_bytes(int32_t token) const;
+
   /// Renders messages with the model's chat template and tokenizes the result. `messages_json` is
   /// an array of {"role", "content", ...} as in the OpenAI API; `options_json` an object with
-  /// "tools", "add_generation_prompt" (default true) and template variables such as
-  /// "enable_thinking".
+  /// "tools", "add_generation_prompt" (default true), "continue_final_message" (the prompt ends
+  /// with the content of the last message, which the reply goes on with) and template variables
+  /// such as "enable_thinking".
   Result<std::vector<int32_t>> apply_chat_template(std::string_view messages_json,
                                                    std::string_view options_json = "{}") const;
 

@@ -231,6 +231,8 @@ EngineStats Engine::stats() const {
 
 SamplingParams Engine::default_sampling() const { return impl_->text.default_sampling(); }
 
+void Engine::flush_prefix_cache() { impl_->thread->flush_prefix_cache(); }
+
 int32_t Engine::max_context() const { return impl_->thread->max_context(); }
 
 int32_t Engine::vocab_size() const { return impl_->thread->model().config().vocab_size; }
@@ -268,6 +270,8 @@ Result<std::string> Engine::detokenize(std::span<const int32_t> tokens,
                                        bool skip_special_tokens) const {
   return impl_->text.detokenize(tokens, skip_special_tokens);
 }
+
+std::string_view Engine::token_bytes(int32_t token) const { return impl_->text.token_bytes(token); }
 
 Result<std::vector<int32_t>> Engine::apply_chat_template(std::string_view messages_json,
                                                          std::string_view options_json) const {

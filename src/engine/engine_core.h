@@ -44,6 +44,8 @@ class EngineCore {
   void deliver_events() { events_.deliver(on_step_); }
 
   // There is something to compute.
+  void flush_prefix_cache() { scheduler_->flush_prefix_cache(); }
+
   bool has_work() const { return !scheduler_->is_empty(); }
   int32_t num_never_started() const {
     return scheduler_->num_never_started() + static_cast<int32_t>(parked_.size());

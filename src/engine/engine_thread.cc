@@ -76,7 +76,7 @@ Result<RequestId> EngineThread::submit(Request request, AdapterLease adapter, On
   auto end_tokens = request.sampling.stop_token_ids;
   if (!request.sampling.ignore_eos)
     end_tokens.insert(end_tokens.end(), options_.eos_tokens.begin(), options_.eos_tokens.end());
-  auto text = make_text_ ? make_text_() : nullptr;
+  auto text = make_text_ ? make_text_(request.sampling.skip_special_tokens) : nullptr;
   std::optional<grammar::Matcher> matcher;
   if (request.sampling.grammar) {
     auto made = grammars_.matcher(*request.sampling.grammar);
@@ -123,6 +123,14 @@ void EngineThread::adapters_changed() {
   has_mail_.notify_one();
 }
 
+void EngineThread::flush_prefix_cache() {
+  {
+    const std::lock_guard lock(mutex_);
+    flushes_prefixes_ = true;
+  }
+  has_mail_.notify_one();
+}
+
 void EngineThread::wait_until_idle() {
   std::unique_lock lock(mutex_);
   is_idle_.wait(lock, [&] { return num_unfinished_ == 0; });
@@ -152,12 +160,13 @@ void EngineThread::run() {
     {
       std::unique_lock lock(mutex_);
       has_mail_.wait(lock, [&] {
-        return stops_ || adapters_changed_ || !arrivals_.empty() || !cancels_.empty() ||
-               core_.has_work();
+        return stops_ || adapters_changed_ || flushes_prefixes_ || !arrivals_.empty() ||
+               !cancels_.empty() || core_.has_work();
       });
       arrivals.swap(arrivals_);
       cancels.swap(cancels_);
       looks_at_adapters |= std::exchange(adapters_changed_, false);
+      if (std::exchange(flushes_prefixes_, false)) core_.flush_prefix_cache();
       stops = stops_;
     }
     const auto num_arrived = static_cast<int32_t>(arrivals.size());

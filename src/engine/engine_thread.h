@@ -56,6 +56,9 @@ class EngineThread {
   // from here on. Not from a callback.
   void stop();
 
+  // See Engine::flush_prefix_cache.
+  void flush_prefix_cache();
+
   void wait_until_idle();
   EngineStats stats() const;
 
@@ -83,6 +86,7 @@ class EngineThread {
   std::vector<std::unique_ptr<RequestState>> arrivals_;
   std::vector<RequestId> cancels_;
   bool adapters_changed_ = false;
+  bool flushes_prefixes_ = false;
   bool stops_ = false;
   int64_t next_id_ = 0;
   int64_t num_unfinished_ = 0;                // accepted, without their last event

@@ -96,6 +96,9 @@ class Scheduler {
   std::vector<RequestState*> running() const;
   std::vector<RequestState*> waiting() const;
 
+  // Forgets the prefixes that no request holds.
+  void flush_prefix_cache() { pool_.drop_cached(); }
+
   bool is_empty() const { return running_.empty() && num_waiting_ == 0; }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   int32_t num_waiting() const { return num_waiting_; }

@@ -38,6 +38,7 @@ class TextSide {
 
   Result<std::vector<int32_t>> tokenize(std::string_view text, bool add_special_tokens) const;
   Result<std::string> detokenize(std::span<const int32_t> tokens, bool skip_special_tokens) const;
+  std::string_view token_bytes(int32_t token) const;
   Result<std::vector<int32_t>> apply_chat_template(std::string_view messages_json,
                                                    std::string_view options_json) const;
 

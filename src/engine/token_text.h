@@ -19,7 +19,8 @@ class TokenText {
   virtual std::string flush() = 0;
 };
 
-// Makes the text side of a new reply, from any thread. Empty where the model has no tokenizer.
-using TokenTextFactory = std::function<std::unique_ptr<TokenText>()>;
+// Makes the text side of a new reply, with or without its control tokens, from any thread. Empty
+// where the model has no tokenizer.
+using TokenTextFactory = std::function<std::unique_ptr<TokenText>(bool skips_special_tokens)>;
 
 }  // namespace braid

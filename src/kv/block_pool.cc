@@ -40,6 +40,16 @@ std::optional<int32_t> BlockPool::allocate() {
   return block;
 }
 
+void BlockPool::drop_cached() {
+  while (oldest_cached_ != kNone) {
+    const int32_t block = oldest_cached_;
+    unlink(block);
+    if (on_evict_) on_evict_(block);
+    blocks_[block] = {};
+    free_.push_back(block);
+  }
+}
+
 void BlockPool::add_ref(int32_t block) {
   Block& b = at(block);
   BRAID_CHECK(!b.is_free);

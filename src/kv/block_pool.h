@@ -38,7 +38,10 @@ class BlockPool {
   // The contents of a held block are worth keeping once it is released.
   void keep(int32_t block);
 
-  // Called with a cached block just before allocate() hands it to somebody else.
+  // Makes all cached blocks free.
+  void drop_cached();
+
+  // Called with a cached block just before it is handed to somebody else or made free.
   void set_on_evict(std::function<void(int32_t block)> on_evict) {
     on_evict_ = std::move(on_evict);
   }

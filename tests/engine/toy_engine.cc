@@ -71,7 +71,9 @@ std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options) {
   model->on_forward = options.on_forward;
   model->poisoned_token = options.poisoned_token;
   return std::make_unique<EngineThread>(
-      std::move(model), nullptr, options.has_text ? make_toy_text : TokenTextFactory(),
+      std::move(model), nullptr,
+      options.has_text ? TokenTextFactory([](bool) { return make_toy_text(); })
+                       : TokenTextFactory(),
       EngineThreadOptions{
           .scheduler = {.max_running = options.max_running,
                         .max_batch_tokens = options.max_batch_tokens,
