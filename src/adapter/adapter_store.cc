@@ -120,7 +120,8 @@ Result<AdapterStore::Read> AdapterStore::read_source(const Source& source,
   try {
     auto read = read_adapter(source, model_, options);
     if (!read) return pass_on(read);
-    return Read{std::move(read->adapter), std::move(read->report), seconds_since(start)};
+    return Read{background_free_.guard(std::move(read->adapter)), std::move(read->report),
+                seconds_since(start)};
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResourceExhausted, "adapter \"{}\": no memory to read it",
                 options.name);

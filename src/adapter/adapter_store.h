@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "adapter/adapter_lease.h"
+#include "adapter/background_free.h"
 #include "adapter/peft_reader.h"
 #include "base/result.h"
 #include "braid/adapter.h"
@@ -172,6 +173,7 @@ class AdapterStore {
   const ModelConfig model_;
   const Options options_;
 
+  BackgroundFree background_free_;
   std::mutex read_mutex_;  // one adapter is read at a time
   mutable std::mutex mutex_;
   std::condition_variable has_loads_;

@@ -78,7 +78,7 @@ std::string message(const Result<T>& result) {
 
 TEST_F(AdapterStoreTest, KnowsWhatIsLoaded) {
   open();
-  const AdapterId id = add(1, {.pinned = true});
+  const AdapterId id = add(1, {.pinned = true, .share = 2.5f});
   EXPECT_EQ(num_changes, 1);
   const AdapterInfo i = info(id);
   EXPECT_EQ(i.name, "a1");
@@ -95,6 +95,7 @@ TEST_F(AdapterStoreTest, KnowsWhatIsLoaded) {
   EXPECT_EQ(i.last_used.time_since_epoch().count(), 0);
   EXPECT_EQ(store->host_bytes(), kBytes);
   EXPECT_EQ(store->report(id).value().num_tensors, 2);
+  EXPECT_EQ(store->lease(id)->share(), 2.5f);
   ASSERT_TRUE(store->remove(id));
   EXPECT_EQ(store->host_bytes(), 0u);
   EXPECT_EQ(message(store->remove(id)), "there is no adapter with id 0");

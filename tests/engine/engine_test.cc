@@ -178,6 +178,10 @@ TEST(Engine, NamesOptionsThatAreOutOfRange) {
             std::string::npos);
   EXPECT_NE(refused([](auto& c) { c.max_context = 1 << 29; }).find("the model's limit"),
             std::string::npos);
+  EXPECT_NE(refused([](auto& c) {
+              c.max_running_per_adapter = -1;
+            }).find("max_running_per_adapter is -1, accepted is 0 to 4096"),
+            std::string::npos);
   EXPECT_NE(refused([](auto& c) { c.max_adapters = 0; }).find("max_adapters"), std::string::npos);
   EXPECT_NE(refused([](auto& c) { c.model_dir = "/nowhere/at/all"; }).find("/nowhere/at/all"),
             std::string::npos);
