@@ -13,6 +13,7 @@
 #include "server/http/http_server.h"
 #include "server/routes.h"
 #include "server/services.h"
+#include "server/web/web_routes.h"
 
 namespace braid::server {
 
@@ -37,6 +38,7 @@ struct Server::Impl {
     add_text_routes(router, services);
     add_adapter_routes(router, services);
     add_control_routes(router, services);
+    add_web_routes(router);
   }
 
   void wait_for_signal() {

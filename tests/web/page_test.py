@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The web page in headless Chromium, against a stub of the server.
+"""The web page in headless Chromium, against a stub of the server or a real one.
 
-    page_test.py [--screenshot FILE.png]
+    page_test.py
+    page_test.py --url http://127.0.0.1:8000 --admin-key KEY --screenshot docs/web.png   # a server with a model
 
 Skips with a reason, exit status 77, where there is no Chromium.
 """
@@ -234,31 +235,68 @@ def test_theme_changes(page, stub):
     assert len(colors) == 2, colors
 
 
-def take_screenshot(executable, file):
-    stub = Stub(delay=0.01)
-    page = open_page(executable, stub, width=1200, height=720)
+def check_server(executable, options):
+    """The same on a server with a model and at least two adapters: picker, side by side, stop, load, unload."""
+    page = Page(executable, options.url, width=1200, height=720)
     try:
+        page.wait("document.querySelectorAll('.column select option').length > 2")
         click(page, "#add-column")
-        set_value(page, "#max-tokens", "60")
-        set_value(page, "#prompt", "Who ordered most?")
+        set_value(page, ".column:nth-child(2) select", options.adapter)
+        set_value(page, "#max-tokens", "48")
+        set_value(page, "#temperature", "0")
+        set_value(page, "#prompt", options.prompt)
         click(page, "#send")
-        page.wait("document.querySelectorAll('.said.waiting').length === 0 && document.querySelectorAll('.said.assistant').length === 2")
-        pathlib.Path(file).write_bytes(page.screenshot())
+        page.wait("document.querySelectorAll('.said.waiting').length === 2")
+        page.wait("!document.querySelector('.said.waiting') && document.querySelectorAll('.said.assistant').length === 2", 60)
+        assert not page.evaluate("document.querySelector('.said.failed')"), answers(page)
+        assert all(answers(page)) and len(set(answers(page))) == 2, answers(page)
+        assert "Tokens/s" in page.evaluate("document.querySelector('.column footer').textContent")
+        if options.screenshot:
+            pathlib.Path(options.screenshot).write_bytes(page.screenshot())
+        set_value(page, "#max-tokens", "2000")
+        set_value(page, "#prompt", "Write a long story.")
+        click(page, "#send")
+        page.wait("[...document.querySelectorAll('.said.waiting')].filter(e => e.textContent).length > 0", 60)
+        click(page, "#stop")
+        page.wait("!document.querySelector('.said.waiting')")
+        click(page, "#tab-metrics")
+        page.wait("document.getElementById('numbers').textContent.startsWith('0Running')")
+        page.wait("document.getElementById('numbers').textContent.includes('Tokens/s')")
+        click(page, "#tab-adapters")
+        row = "[...document.querySelectorAll('#adapter-rows tr')].find(r => r.textContent.includes('from the page'))"
+        set_value(page, "#load-name", "from the page")
+        set_value(page, "#load-path", options.adapter)
+        click(page, "#load-form button")
+        if options.admin_key:
+            page.wait("document.getElementById('key-dialog').open")
+            set_value(page, "#key-input", options.admin_key)
+            click(page, "#key-dialog button[value=ok]")
+        page.wait(f"!!{row}")
+        page.evaluate(f"{row}.querySelectorAll('button')[0].click()")
+        page.wait(f"{row}.querySelector('button').textContent === 'Unpin'")
+        page.evaluate(f"{row}.querySelectorAll('button')[1].click()")
+        page.wait(f"!{row}")
+        page.problems = [p for p in page.problems if "the server responded with a status of 401" not in p]
+        assert not page.problems, page.problems
+        print("ok      a server with a model")
     finally:
         page.close()
-        stub.shutdown()
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--screenshot", help="write a picture of the playground there, and do nothing else")
+    arguments.add_argument("--url", help="test the page of a running server instead")
+    arguments.add_argument("--admin-key", default="", help="the server's, with --url")
+    arguments.add_argument("--adapter", default="sql", help="name and folder of an adapter, with --url")
+    arguments.add_argument("--prompt", default="Who ordered most?", help="with --url")
+    arguments.add_argument("--screenshot", help="write a picture of the playground there, with --url")
     options = arguments.parse_args()
     executable = find_chromium()
     if not executable:
         print("skipped: no Chromium in the PATH")
         return 77
-    if options.screenshot:
-        take_screenshot(executable, options.screenshot)
+    if options.url:
+        check_server(executable, options)
         return 0
     stub = Stub()
     page = open_page(executable, stub)

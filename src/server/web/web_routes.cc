@@ -29,7 +29,6 @@ void add_web_routes(Router& router) {
     HttpResponse response = {.content_type = std::string(content_type(file.name)),
                              .body = std::string(file.bytes),
                              .headers = {{"Content-Security-Policy", std::string(kPolicy)},
-                                         {"X-Content-Type-Options", "nosniff"},
                                          {"Referrer-Policy", "no-referrer"},
                                          {"Cache-Control", "no-cache"}}};
     router.add("GET", is_page ? "/" : "/web/" + std::string(file.name), Access::kOpen,
