@@ -14,7 +14,7 @@ demo:
 	@tools/run_demo.sh
 
 test:
-	@tools/bootstrap.sh requirements/demo.txt requirements/test.txt
+	@tools/bootstrap.sh requirements/demo.txt requirements/test.txt requirements/client.txt
 	@tools/run_tests.sh
 
 sanitize:

@@ -4,6 +4,7 @@
 #include <spdlog/async_logger.h>
 #include <spdlog/details/thread_pool.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <sys/resource.h>
 
 #include <memory>
 
@@ -56,7 +57,16 @@ The adapter is chosen by "model": the base model's name, an adapter's, or "base:
 The routes are those of the OpenAI API, with vLLM's and SGLang's additions: docs/server.md.
 SIGTERM ends the server once the requests under way are answered.)";
 
+// The usual soft limit of 1024 descriptors is less than --max-connections.
+void raise_descriptor_limit() {
+  rlimit files = {};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 void run(ServeOptions& options) {
+  raise_descriptor_limit();
   if (auto status = complete(options); !status) leave(status.error().message, kUsage);
   server::StepRelay relay;
   options.engine.config.on_step = relay.on_step();

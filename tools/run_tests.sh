@@ -40,6 +40,7 @@ else
   part "receipt of the GPU tests" tools/gpu_check --verify
 fi
 part "unit tests" unit_tests
+part "server with its clients" "$python" -m pytest -q tests/server/client
 part "build fuzz targets" build fuzz "${fuzzed[@]/%/_fuzz}"
 part "fuzz ${#fuzzed[@]} targets" fuzz_all
 skipped=$(grep -c '\*\*\*Skipped' "$logs/unit-tests.log" || true)
@@ -49,4 +50,6 @@ if [ "$skipped" -gt 0 ]; then
 fi
 failed=0
 passed=$(sed -n 's/^100% tests passed, 0 tests failed out of \([0-9]*\)$/\1/p' "$logs/unit-tests.log")
+with_clients=$(sed -n 's/^\([0-9]*\) passed.*/\1/p' "$logs/server-with-its-clients.log")
+passed=$((passed + with_clients))
 echo "$((passed - skipped)) passed, $failed failed, $skipped skipped"

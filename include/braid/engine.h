@@ -236,6 +236,12 @@ class Engine {
   /// The same with config.on_step in place of a callback: all events of a step come in one call.
   Result<RequestId> submit(Request request);
 
+  /// Works out a grammar and keeps it for a while, so that submit() with it need not. For callers
+  /// whose thread must not be held up: a large schema takes milliseconds.
+  ///
+  /// Errors  kInvalidArgument  kUnsupported  as submit()
+  Status prepare_grammar(const OutputGrammar& grammar);
+
   /// Stops a request; its last event has reason kCancelled. Unknown or finished ids are ignored.
   void cancel(RequestId id);
 

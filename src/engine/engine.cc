@@ -214,6 +214,10 @@ Result<RequestId> Engine::submit(Request request, OnTokens on_tokens) {
 
 Result<RequestId> Engine::submit(Request request) { return submit(std::move(request), {}); }
 
+Status Engine::prepare_grammar(const OutputGrammar& grammar) {
+  return impl_->thread->prepare_grammar(grammar);
+}
+
 void Engine::cancel(RequestId id) { impl_->thread->cancel(id); }
 
 void Engine::wait_until_idle() { impl_->thread->wait_until_idle(); }

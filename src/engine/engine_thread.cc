@@ -107,6 +107,12 @@ Result<RequestId> EngineThread::submit(Request request, AdapterLease adapter, On
   return id;
 }
 
+Status EngineThread::prepare_grammar(const OutputGrammar& grammar) {
+  auto made = grammars_.matcher(grammar);
+  if (!made) return pass_on(made);
+  return {};
+}
+
 void EngineThread::cancel(RequestId id) {
   {
     const std::lock_guard lock(mutex_);

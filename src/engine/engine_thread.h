@@ -46,6 +46,8 @@ class EngineThread {
   // See Engine::submit; without on_tokens, events go to options.on_step. `adapter` is the
   // default for the base model; request.adapter says whose share the request takes from.
   Result<RequestId> submit(Request request, AdapterLease adapter, OnTokens on_tokens);
+  // See Engine::prepare_grammar.
+  Status prepare_grammar(const OutputGrammar& grammar);
   void cancel(RequestId id);
 
   // A load that requests wait for has ended, or an adapter was let go of: its slot is emptied once

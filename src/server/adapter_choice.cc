@@ -48,8 +48,8 @@ boost::asio::awaitable<ApiResult<AdapterId>> find_adapter(Services& services, st
   }
   if (!services.config.adapter_root.empty()) {
     Backend& backend = services.backend;
-    Result<AdapterId> found = co_await run_on(
-        services.loader, [&backend, name] { return backend.resolve_adapter(name); });
+    auto resolve = [&backend, name] { return backend.resolve_adapter(name); };
+    Result<AdapterId> found = co_await run_on(services.loader, std::move(resolve));
     if (found) co_return *found;
     if (found.error().code != ErrorCode::kNotFound)
       co_return tl::unexpected<ApiError>(to_api_error(found.error(), "model"));

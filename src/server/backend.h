@@ -66,6 +66,8 @@ class Backend : public TextModel {
   virtual void cancel(RequestId id) = 0;
   virtual EngineStats stats() const = 0;
   virtual SamplingParams default_sampling() const = 0;
+  // Works a grammar out beforehand, so that submit() with it is quick.
+  virtual Status prepare_grammar(const OutputGrammar& grammar) = 0;  // slow
   // Forgets what prompts left in the KV cache.
   virtual void flush_prefix_cache() = 0;
 

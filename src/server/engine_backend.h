@@ -39,6 +39,9 @@ class EngineBackend : public Backend {
   void cancel(RequestId id) override { engine_.cancel(id); }
   EngineStats stats() const override { return engine_.stats(); }
   SamplingParams default_sampling() const override { return engine_.default_sampling(); }
+  Status prepare_grammar(const OutputGrammar& grammar) override {
+    return engine_.prepare_grammar(grammar);
+  }
   void flush_prefix_cache() override { engine_.flush_prefix_cache(); }
 
   std::optional<AdapterId> find_adapter(std::string_view name) const override {

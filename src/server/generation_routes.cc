@@ -68,6 +68,21 @@ asio::awaitable<ApiResult<std::vector<AdapterId>>> find_adapters(const Generatio
   co_return ids;
 }
 
+asio::awaitable<std::optional<ApiError>> prepare_grammars(const GenerationRequest& request,
+                                                          Services& services) {
+  const std::optional<OutputGrammar>* last = nullptr;
+  for (const auto& prompt : request.prompts) {
+    const auto& grammar = prompt.sampling.grammar;
+    if (!grammar || (last != nullptr && *last == grammar)) continue;
+    last = &grammar;
+    Backend& backend = services.backend;
+    const Status status = co_await run_on(
+        services.parser, [&backend, &grammar] { return backend.prepare_grammar(*grammar); });
+    if (!status) co_return server::to_api_error(status.error(), "response_format");
+  }
+  co_return std::nullopt;
+}
+
 ApiError to_api_error(const Event& event) {
   if (event.error_code) return server::to_api_error(Error{*event.error_code, event.error}, "model");
   return {.status = 500, .message = event.error};
@@ -181,6 +196,9 @@ asio::awaitable<void> generate(const Kind& kind, Services& services, Exchange& e
   if (!http.is_admin) request->priority = std::min(request->priority, 0);
   ApiResult<std::vector<AdapterId>> adapters = co_await find_adapters(*request, services, record);
   if (!adapters) co_return co_await refuse(exchange, adapters.error());
+
+  if (auto error = co_await prepare_grammars(*request, services))
+    co_return co_await refuse(exchange, *error);
 
   const std::string id = services.new_id(kind.id_prefix);
   const std::string client_id = request->client_id.empty() ? id : request->client_id;

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "server/grammar_fields.h"
+
 namespace braid::server {
 namespace {
 
@@ -41,6 +43,7 @@ void read_sampling(JsonFields& fields, SamplingParams& params, bool& has_seed) {
   fields.read_bool("ignore_eos", params.ignore_eos);
   fields.read_bool("skip_special_tokens", params.skip_special_tokens);
   fields.read_integer("min_tokens", params.min_tokens);
+  read_grammar(fields, params.grammar);
   fields.read("logit_bias", params.logit_bias,
               "an object from token id to bias, as {\"42\": -100}");
 }

@@ -10,7 +10,8 @@ namespace braid::server {
 
 // The sampling fields that all generating routes share, by their OpenAI and vLLM names:
 // temperature, top_p, top_k, min_p, the three penalties, seed, stop, stop_token_ids, ignore_eos,
-// min_tokens, logit_bias, skip_special_tokens. top_k -1 means all. `has_seed` says whether there
+// min_tokens, logit_bias, skip_special_tokens, and what the reply must look like
+// (grammar_fields.h). top_k -1 means all. `has_seed` says whether there
 // was one. Ranges are checked by the engine.
 void read_sampling(JsonFields& fields, SamplingParams& params, bool& has_seed);
 

@@ -20,7 +20,8 @@ boost::asio::awaitable<T> call(std::function<T()> work) {
 }  // namespace internal
 
 // Runs `work` on a thread of the pool and comes back with its result to the executor that asked.
-// What it throws comes out here. Once begun, it is never interrupted.
+// What it throws comes out here. Once begun, it is never interrupted. Hand over a variable if it
+// captures more than references: see Exchange::send for why.
 template <class Work, class T = std::invoke_result_t<Work>>
 boost::asio::awaitable<T> run_on(boost::asio::thread_pool& pool, Work work) {
   std::function<T()> job = std::move(work);

@@ -248,7 +248,11 @@ asio::awaitable<bool> Connection::serve_one() {
   const Route* route = nullptr;
   std::string allowed;
   auto refusal = take_header(parser, request);
-  if (!refusal) refusal = choose_route(request, route, allowed);
+  if (refusal) {
+    keeps_alive_ = false;
+  } else {
+    refusal = choose_route(request, route, allowed);
+  }
   if (route != nullptr) record.route = route->path;
   size_t limit = kBodyReadAnyway;
   if (!refusal)
