@@ -34,6 +34,8 @@ constexpr Kind kGenerate = {"", read_generate_request, generate_format};
 
 // Bodies beyond it are parsed and tokenized beside the IO thread.
 constexpr size_t kLargeBody = size_t{16} << 10;
+// So are answers with more log probabilities than that.
+constexpr size_t kManyLogprobs = 256;
 
 asio::awaitable<ApiResult<GenerationRequest>> read_request(const Kind& kind, Services& services,
                                                            const std::string& body) {
@@ -133,11 +135,11 @@ class Answer {
 
   asio::awaitable<void> stream() {
     if (!co_await next()) co_return co_await fail();
-    std::string out = chunks();
+    std::string out = co_await chunks();
     co_await exchange_.begin_stream(out);
     while (!generation_.is_over()) {
       const bool is_good = co_await next();
-      out = chunks();
+      out = co_await chunks();
       if (!is_good) {
         out += sse(error_json(*error_));
         exchange_.record().error = error_->message;
@@ -155,17 +157,31 @@ class Answer {
       if (!co_await next()) co_return co_await fail();
       for (auto& [choice, event] : events_) append(sums[choice], std::move(event));
     }
-    HttpResponse response = {.body = json_text(format_.whole(std::move(sums)))};
+    size_t num_entries = 0;
+    for (const Event& sum : sums) num_entries += sum.logprobs.size() + sum.prompt_logprobs.size();
+    const auto make = [this, &sums] { return json_text(format_.whole(std::move(sums))); };
+    HttpResponse response;
+    if (num_entries > kManyLogprobs) {
+      response.body = co_await run_on(services_.parser, make);
+    } else {
+      response.body = make();
+    }
     co_await exchange_.send(std::move(response));
   }
 
  private:
-  std::string chunks() {
-    std::string out;
-    for (const auto& [choice, event] : events_) {
-      if (event.reason != FinishReason::kError) out += format_.chunk(choice, event);
-    }
-    return out;
+  asio::awaitable<std::string> chunks() {
+    size_t num_entries = 0;
+    for (const auto& [choice, event] : events_) num_entries += event.prompt_logprobs.size();
+    const auto make = [this] {
+      std::string out;
+      for (const auto& [choice, event] : events_) {
+        if (event.reason != FinishReason::kError) out += format_.chunk(choice, event);
+      }
+      return out;
+    };
+    if (num_entries <= kManyLogprobs) co_return make();
+    co_return co_await run_on(services_.parser, make);
   }
 
   asio::awaitable<void> fail() {

@@ -8,6 +8,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <csignal>
+#include <exception>
 #include <utility>
 
 #include "server/http/http_server.h"
@@ -108,7 +109,17 @@ std::string Server::url() const {
                      impl_->http.port());
 }
 
-void Server::run() { impl_->io.run(); }
+void Server::run() {
+  for (;;) {
+    try {
+      impl_->io.run();
+      return;
+    } catch (const std::exception& error) {
+      // One client's; the others go on.
+      if (impl_->log) impl_->log({.error = fmt::format("on the IO thread: {}", error.what())});
+    }
+  }
+}
 
 void Server::handle_signals() {
   impl_->signals.add(SIGTERM);

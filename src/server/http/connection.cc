@@ -46,6 +46,17 @@ bool is_request_id(std::string_view text) {
          std::ranges::all_of(text, [](char c) { return c > ' ' && c < 127 && c != '"'; });
 }
 
+// Browsers let any page send requests to any address, this machine's own too, and say whose page it
+// is. Without this, a page that somebody looks at could load adapters here.
+bool is_from_another_site(const HttpRequest& request) {
+  if (request.method == "GET" || request.method == "HEAD") return false;
+  std::string_view origin = request.header("origin");
+  if (origin.empty()) return false;
+  const size_t scheme = origin.find("://");
+  if (scheme != origin.npos) origin.remove_prefix(scheme + 3);
+  return origin != request.header("host");
+}
+
 ApiError why_not_read(const error_code& error, bool has_timed_out, const HttpLimits& limits) {
   if (has_timed_out)
     return {.status = 408, .message = "the request did not arrive in time; send it faster"};
@@ -108,8 +119,9 @@ asio::awaitable<void> Connection::run() {
       if (!keeps_alive_ || server_.is_draining_) break;
     }
     co_await linger();
-  } catch (const system_error&) {
-    // The client has gone, or was too slow to take its answer.
+  } catch (const std::exception&) {
+    // The client has gone, was too slow to take its answer, or there is no memory for its request:
+    // in each case this connection ends, and no other.
   }
 }
 
@@ -178,6 +190,10 @@ std::optional<ApiError> Connection::choose_route(HttpRequest& request, const Rou
                                    ? "this needs the key of the administrator as \"Authorization: "
                                      "Bearer KEY\""
                                    : "this needs a key as \"Authorization: Bearer KEY\""};
+  }
+  if (is_from_another_site(request)) {
+    return ApiError{.status = 403,
+                    .message = "a page of another site may not use this server from a browser"};
   }
   request.is_admin = server_.auth_.may_use(Access::kControl, authorization);
   request.tail = match.tail;
