@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <chrono>
 #include <map>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "adapter/adapter_file.h"
@@ -221,16 +223,37 @@ FolderStamp stamp_of(const std::filesystem::path& folder) {
   return stamp;
 }
 
+// A stamp of files that have been left alone for longer than the grain of file times (a tick of the
+// kernel, 1 to 10 ms), so that any change from now on shows.
+Result<FolderStamp> settled_stamp_of(const std::filesystem::path& folder) {
+  using std::chrono_literals::operator""ms;
+  constexpr auto kGrain = 20ms;
+  constexpr int kTries = 50;
+  for (int i = 0; i < kTries; ++i) {
+    FolderStamp stamp = stamp_of(folder);
+    const auto now = std::filesystem::file_time_type::clock::now();
+    const bool is_young = std::ranges::any_of(stamp, [&](const auto& file) {
+      const auto time = file.second.second;
+      return now - kGrain < time && time < now + kGrain;  // a clock that is far off tells nothing
+    });
+    if (!is_young) return stamp;
+    std::this_thread::sleep_for(kGrain);
+  }
+  return fail(ErrorCode::kIo, "{}: is being written; try again when it is complete",
+              folder.string());
+}
+
 Result<AdapterAndReport> read(const std::filesystem::path& folder, const ModelConfig& model,
                               const AdapterReadOptions& options) {
   const FileAccess access = {.changes = true, .within = options.within};
-  const FolderStamp before = stamp_of(folder);
+  const auto before = settled_stamp_of(folder);
+  if (!before) return tl::unexpected<Error>(before.error());
   auto config = read_lora_config(folder, access);
   if (!config) return pass_on(config);
   auto tensors = open_adapter_tensors(folder, access);
   if (!tensors) return pass_on(tensors);
   // The config of one adapter with the tensors of the next would pass for an adapter.
-  if (stamp_of(folder) != before) {
+  if (stamp_of(folder) != *before) {
     return fail(ErrorCode::kIo, "{}: changed while it was read; try again when it is complete",
                 folder.string());
   }

@@ -4,8 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <future>
 #include <random>
+#include <set>
+#include <thread>
 
 #include "base/file.h"
 #include "tests/adapter/adapter_builder.h"
@@ -414,6 +417,46 @@ TEST_F(AdapterStoreTest, EndsLoadsWhenItGoes) {
   EXPECT_EQ(message(waits.adapter()), "the engine is being closed");
   EXPECT_EQ(message(behind.adapter()), "the engine is being closed");
   EXPECT_TRUE(holds->adapter());  // leases outlive the store
+}
+
+// A writer that rewrites an adapter in place, in two halves, now and then leaving it alone.
+TEST_F(AdapterStoreTest, NeverReadsHalfOfAnAdapter) {
+  open();
+  const std::set<std::string> hashes = {info(add(1)).hash, info(add(2)).hash};
+  ASSERT_EQ(hashes.size(), 2u);
+  const fs::path file = folder(0) / "adapter_model.safetensors";
+  const std::string contents[] = {
+      read_file(folder(1) / "adapter_model.safetensors", 1 << 20).value(),
+      read_file(folder(2) / "adapter_model.safetensors", 1 << 20).value()};
+  ASSERT_EQ(contents[0].size(), contents[1].size());
+  std::atomic<bool> stops = false;
+  std::thread writer([&] {
+    for (int i = 0; !stops; ++i) {
+      const std::string& content = contents[i % 2];
+      const size_t half = content.size() - 40;  // inside of a factor
+      std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+      stream.write(content.data(), static_cast<std::streamsize>(half)).flush();
+      std::this_thread::sleep_for(1ms);
+      stream.write(content.data() + half, static_cast<std::streamsize>(content.size() - half));
+      stream.close();
+      std::this_thread::sleep_for(std::chrono::milliseconds(i % 8 == 0 ? 60 : 1));
+    }
+  });
+  int num_read = 0;
+  const auto end = std::chrono::steady_clock::now() + 500ms;
+  while (std::chrono::steady_clock::now() < end) {
+    const auto id = store->add("x", folder(0), {.mode = LoadMode::kNewOrReplace});
+    if (id) {
+      ++num_read;
+      EXPECT_TRUE(hashes.contains(info(*id).hash));
+    } else {
+      EXPECT_EQ(id.error().code, ErrorCode::kIo) << id.error().message;
+    }
+  }
+  stops = true;
+  writer.join();
+  EXPECT_GT(num_read, 0);
+  EXPECT_TRUE(store->add("x", folder(0), {.mode = LoadMode::kNewOrReplace}));
 }
 
 // Threads that load, swap, remove, pin and use five names over memory for two.
