@@ -49,6 +49,7 @@ ApiResult<AdapterLoad> read_load_request(const std::string& body, const ServerCo
   if (path.empty()) fields.complain("lora_path", "lora_path is missing or empty");
   fields.read_bool("load_inplace", replaces);
   fields.read_bool("pinned", load.options.pinned);
+  fields.read_number("share", load.options.share);
   if (fields.error()) return tl::unexpected<ApiError>(*fields.error());
   if (auto error = why_not_name(load.name, config)) return tl::unexpected<ApiError>(*error);
   if (config.adapter_root.empty()) {

@@ -20,8 +20,8 @@ struct AdapterLoad {
   AdapterOptions options;
 };
 
-// vLLM: lora_name, lora_path, load_inplace. SGLang: lora_name, lora_path, pinned. Paths that are
-// not absolute start at the adapter root.
+// vLLM: lora_name, lora_path, load_inplace. SGLang: lora_name, lora_path, pinned. Our own:
+// share, see AdapterOptions. Paths that are not absolute start at the adapter root.
 //
 // Errors  400  403 (no adapter root)
 ApiResult<AdapterLoad> read_load_request(const std::string& body, const ServerConfig& config);

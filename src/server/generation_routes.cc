@@ -70,6 +70,19 @@ asio::awaitable<ApiResult<std::vector<AdapterId>>> find_adapters(const Generatio
   co_return ids;
 }
 
+// Found before a prompt is copied for each of its samples.
+std::optional<ApiError> why_too_long(const GenerationRequest& request, const Backend& backend) {
+  for (const auto& prompt : request.prompts) {
+    if (prompt.tokens.size() < static_cast<size_t>(backend.max_context())) continue;
+    return ApiError{
+        .message = fmt::format("a prompt has {} tokens, the context is {} tokens of prompt and "
+                               "reply",
+                               prompt.tokens.size(), backend.max_context()),
+        .param = "prompt"};
+  }
+  return std::nullopt;
+}
+
 asio::awaitable<std::optional<ApiError>> prepare_grammars(const GenerationRequest& request,
                                                           Services& services) {
   const std::optional<OutputGrammar>* last = nullptr;
@@ -209,6 +222,8 @@ asio::awaitable<void> generate(const Kind& kind, Services& services, Exchange& e
   ApiResult<GenerationRequest> request = co_await read_request(kind, services, http.body);
   if (!request) co_return co_await refuse(exchange, request.error());
   record.model = request->model;
+  if (auto error = why_too_long(*request, services.backend))
+    co_return co_await refuse(exchange, *error);
   if (!http.is_admin) request->priority = std::min(request->priority, 0);
   ApiResult<std::vector<AdapterId>> adapters = co_await find_adapters(*request, services, record);
   if (!adapters) co_return co_await refuse(exchange, adapters.error());

@@ -1,5 +1,7 @@
 #include "server/sampling_fields.h"
 
+#include <fmt/format.h>
+
 #include <string>
 
 #include "server/grammar_fields.h"
@@ -18,6 +20,25 @@ void read_seed(JsonFields& fields, SamplingParams& params, bool& has_seed) {
   params.seed = value->is_number_unsigned() ? value->get<uint64_t>()
                                             : static_cast<uint64_t>(value->get<int64_t>());
   has_seed = true;
+}
+
+// Every sample of a request has its own copy of these, and each token is held against them.
+constexpr size_t kMaxStops = 64;
+constexpr size_t kMaxStopBytes = 1024;
+constexpr size_t kMaxStopTokens = 1024;
+constexpr size_t kMaxBiases = 4096;
+
+void check_sizes(JsonFields& fields, const SamplingParams& params) {
+  const auto check = [&](const char* key, size_t size, size_t most, const char* what) {
+    if (size > most) {
+      fields.complain(key, fmt::format("{} has {} {}, accepted are {}", key, size, what, most));
+    }
+  };
+  check("stop", params.stop.size(), kMaxStops, "strings");
+  for (const std::string& stop : params.stop)
+    check("stop", stop.size(), kMaxStopBytes, "bytes in one string");
+  check("stop_token_ids", params.stop_token_ids.size(), kMaxStopTokens, "tokens");
+  check("logit_bias", params.logit_bias.size(), kMaxBiases, "tokens");
 }
 
 }  // namespace
@@ -46,6 +67,7 @@ void read_sampling(JsonFields& fields, SamplingParams& params, bool& has_seed) {
   read_grammar(fields, params.grammar);
   fields.read("logit_bias", params.logit_bias,
               "an object from token id to bias, as {\"42\": -100}");
+  check_sizes(fields, params);
 }
 
 uint64_t seed_of_sample(uint64_t seed, int32_t index) {

@@ -35,6 +35,23 @@ TEST(BlockPool, ReleasesWithTheLastReference) {
   EXPECT_EQ(pool.allocate(), block);
 }
 
+TEST(BlockPool, DropsCachedBlocksAndNoOthers) {
+  BlockPool pool(3);
+  std::vector<int32_t> evicted;
+  pool.set_on_evict([&](int32_t block) { evicted.push_back(block); });
+  const int32_t held = *pool.allocate(), cached = *pool.allocate();
+  pool.keep(held);
+  pool.keep(cached);
+  pool.release(cached);
+  pool.drop_cached();
+  EXPECT_EQ(evicted, std::vector<int32_t>{cached});
+  EXPECT_EQ(pool.num_cached(), 0);
+  EXPECT_EQ(pool.num_available(), 2);
+  EXPECT_EQ(pool.num_refs(held), 1);
+  pool.release(held);
+  EXPECT_EQ(pool.num_cached(), 1);
+}
+
 TEST(BlockPool, ThrowsOnDoubleRelease) {
   BlockPool pool(2);
   const int32_t block = *pool.allocate();

@@ -48,7 +48,9 @@ BODIES = {
     "temperature text": '{"prompt": "a", "temperature": "1"}', "bad top_p": '{"prompt": "a", "top_p": 2}', "bad bias": '{"prompt": "a", "logit_bias": {"x": 1}}',
     "bias range": '{"prompt": "a", "logit_bias": {"-1": 1}}', "bad stop": '{"prompt": "a", "stop": [1]}', "logprobs 1000": '{"prompt": "a", "logprobs": 1000}',
     "stream text": '{"prompt": "a", "stream": "yes"}', "bad options": '{"prompt": "a", "stream_options": 1}', "model a number": '{"prompt": "a", "model": 1}',
-    "suffix": '{"prompt": "a", "suffix": "b"}', "best_of": '{"prompt": "a", "best_of": 3}', "regex": '{"prompt": "a", "regex": "("}',
+    "suffix": '{"prompt": "a", "suffix": "b"}', "best_of": '{"prompt": "a", "best_of": 3}', "many stops": json.dumps({"prompt": "a", "stop": ["x"] * 65}), "long stop": json.dumps({"prompt": "a", "stop": "x" * 1025}),
+    "many biases": json.dumps({"prompt": "a", "logit_bias": {str(i): 1 for i in range(5000)}}),
+    "long prompt often": json.dumps({"prompt": [1] * 100000, "n": 1000}), "regex": '{"prompt": "a", "regex": "("}',
     "evil regex": '{"prompt": "a", "regex": "(a|a)*{9999}{9999}"}', "schema": '{"prompt": "a", "json_schema": "{"}',
 }
 

@@ -127,6 +127,21 @@ def test_gateway_metrics(server):
     assert 'running_lora_adapters="",waiting_lora_adapters=""' in text
 
 
+def test_flush_forgets_prompts(server):
+    ask = lambda: server.post("/v1/completions", {"model": "smol", "prompt": TOKEN_IDS * 10, "max_tokens": 1}).json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+    ask()
+    assert ask() >= 16
+    assert server.http.post("/flush_cache").status_code == 200
+    assert ask() == 0
+
+
+def test_control_tokens_in_the_text(server):
+    ask = lambda skip: server.post("/v1/completions", {
+        "model": "smol", "prompt": TOKEN_IDS, "max_tokens": 2, "temperature": 0, "ignore_eos": True, "logit_bias": {"2": 100},
+        "skip_special_tokens": skip}).json()["choices"][0]["text"]
+    assert ask(True) == "" and ask(False) == "<|im_end|><|im_end|>"
+
+
 def test_abort(server):
     with server.http.stream("POST", "/generate", json={"text": "Hi", "rid": "mine", "stream": True,
                                                         "sampling_params": {"max_new_tokens": 1500, "ignore_eos": True}}) as response:
