@@ -1,7 +1,7 @@
 // The server over real sockets, with a back end that has no model: what the Python tests cannot see
 // (leaks of requests, memory errors under a sanitizer), and random requests.
 //
-// BRAID_FUZZ_SECONDS sets how long the random requests go on.
+// BRAID_FUZZ_SECONDS sets how long the random requests go on, and makes them others each time.
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -272,7 +272,9 @@ std::string mutate(std::string text, std::mt19937_64& random) {
 TEST_F(HttpServerTest, SurvivesRandomRequests) {
   const char* setting = std::getenv("BRAID_FUZZ_SECONDS");
   const auto limit = Clock::now() + std::chrono::seconds(setting ? std::atoi(setting) : 2);
-  std::mt19937_64 random(1);
+  const uint64_t seed = setting ? std::random_device{}() : 1;
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
   int64_t num_sent = 0;
   while (Clock::now() < limit) {
     Client client(port_);
