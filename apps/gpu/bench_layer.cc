@@ -43,8 +43,9 @@ struct LayerOptions {
   int32_t rounds = 15;
   int32_t tile_tokens = 0;
   int32_t prefetch = -1;
+  int32_t guess = -1;
+  int32_t small_batch = 8;
   bool print_plans = false;
-  std::string part = "all";
   std::string json;
 };
 
@@ -217,7 +218,7 @@ struct Arm {
   bool loaded_only = false;  // adapters are there, no token uses one
   LayerBytes bytes;          // mean of the layers
   kernels::MoePlan plan;
-  std::unique_ptr<Graph> graph, prepare;
+  std::unique_ptr<Graph> graph;
   std::vector<DeviceBuffer> slots;  // of tokens, by layer
   std::vector<double> us;           // a layer, one a round
 };
@@ -318,8 +319,10 @@ class LayerBench {
       plan = kernels::plan_moe_layer(s, tokens, arm.num_adapters > 0, facts_.num_sms);
       if (options_.tile_tokens > 0) plan.tile_tokens = options_.tile_tokens;
       if (options_.prefetch >= 0) plan.num_prefetched_experts = options_.prefetch;
+      if (options_.guess >= 0) plan.num_guessed_experts = options_.guess;
+      if (tokens > options_.small_batch) plan.small_batch = false;
       if (options_.print_plans) fmt::print("T {} {}: {}\n", tokens, arm.name, to_string(plan));
-      const auto enqueue = [&](bool whole) {
+      const auto enqueue = [&] {
         for (int32_t l = 0; l < options_.layers; ++l) {
           const auto at = static_cast<size_t>(l);
           MoeLayerParams p;
@@ -335,32 +338,18 @@ class LayerBench {
           }
           p.workspace = kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank),
                                                workspace.data(), nullptr);
-          if (whole || options_.part == "all") {
-            kernels::launch_moe_layer(p, plan, stream_.get());
-          } else if (options_.part == "routing") {
-            kernels::launch_moe_routing(p, plan, stream_.get());
-          } else if (options_.part == "gate_up") {
-            kernels::launch_moe_gate_up(p, plan, stream_.get());
-          } else if (options_.part == "down") {
-            kernels::launch_moe_down(p, plan, stream_.get());
-          } else {
-            kernels::launch_moe_sum(p, plan, stream_.get());
-          }
+          kernels::launch_moe_layer(p, plan, stream_.get());
         }
       };
       y.fill(0xff);  // NaN
-      enqueue(true);
+      enqueue();
       stream_.wait();
       check_last_layer(arm, slots, logits.back(), x, y, layout);
-      // A part alone works on the lists that a whole layer of its arm left.
-      if (options_.part != "all")
-        arm.prepare = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(true); }));
-      arm.graph = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(false); }));
+      arm.graph = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(); }));
     }
     Event begin, end;
     for (int32_t round = -2; round < options_.rounds; ++round) {
       for (Arm& arm : arms) {
-        if (arm.prepare != nullptr) arm.prepare->launch(stream_);
         begin.record(stream_);
         arm.graph->launch(stream_);
         end.record(stream_);
@@ -549,7 +538,10 @@ void add_bench_layer(CLI::App& bench) {
       ->capture_default_str();
   command->add_option("--tile", options->tile_tokens, "Tokens of a tile instead of the plan's");
   command->add_option("--prefetch", options->prefetch, "Experts prefetched instead of the plan's");
-  command->add_option("--part", options->part, "all, routing, gate_up, down or sum")
+  command->add_option("--guess", options->guess, "Experts guessed instead of the plan's");
+  command
+      ->add_option("--small-batch", options->small_batch,
+                   "Tokens up to which the GEMMs choose the experts themselves")
       ->capture_default_str();
   command->add_flag("--print-plans", options->print_plans, "Show how each batch is run");
   command->add_option("--json", options->json, "Write the rows to this file")->type_name("FILE");

@@ -184,8 +184,10 @@ void LayerProblem::upload() {
 void LayerProblem::poison() {
   if (shape.num_tokens == 0) return;
   workspace_.fill(0xff);  // NaN in every float format, and large negative indices
-  const kernels::MoeCounts zero = {};
-  workspace_.upload_bytes(&zero, sizeof(zero));
+  // Counts and run_ready, at the beginning, are zero between layers.
+  const auto counted = reinterpret_cast<const std::byte*>(router.workspace.tiles);
+  const std::vector<std::byte> zeros(static_cast<size_t>(counted - workspace_.as<std::byte>()));
+  workspace_.upload_bytes(zeros.data(), zeros.size());
   y_.fill(0xff);
   topk_ids_.fill(0xff);
 }
@@ -213,6 +215,7 @@ kernels::MoePlan LayerProblem::plan(bool with_lora) const {
   kernels::MoePlan plan = kernels::plan_moe_layer(
       shape.sizes, shape.num_tokens, with_lora && !loras_.empty(), device_facts().num_sms);
   if (tile_tokens != 0) plan.tile_tokens = tile_tokens;
+  if (small_batch) plan.small_batch = true;
   return plan;
 }
 

@@ -68,6 +68,7 @@ class LayerProblem {
   std::vector<int32_t> replay_ids;   // [T, K] or empty
   std::vector<int32_t> slots;        // [T]
   int32_t tile_tokens = 0;           // 0: the plan's
+  bool small_batch = false;          // even where the plan has a routing kernel
 
  private:
   kernels::MoeLayerParams host_params() const;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/ids.h"
+#include "kernels/moe_gemm/layout.h"
 #include "tests/gpu/moe_layer_problem.h"
 #include "tests/support/cuda.h"
 
@@ -29,6 +30,12 @@ constexpr MoeSizes kQwen35 = {.hidden_size = 2048,
                               .num_shared_experts = 1,
                               .top_k = 8};
 
+constexpr MoeSizes kManyExperts = {.hidden_size = 128,
+                                   .moe_intermediate_size = 128,
+                                   .num_experts = 300,
+                                   .num_shared_experts = 1,
+                                   .top_k = 16};
+
 struct Case {
   const char* name;
   LayerShape shape;
@@ -45,6 +52,18 @@ TEST_P(MoeLayer, MatchesReference) {
   problem.tile_tokens = GetParam().tile_tokens;
   problem.router.routed_scaling = 1.7f;
   problem.run();
+  EXPECT_EQ(problem.why_wrong(), "");
+}
+
+// The two ways to route a few tokens.
+TEST_P(MoeLayer, GivesTheSameBitsWithoutARoutingKernel) {
+  BRAID_NEEDS_CUDA();
+  if (GetParam().shape.num_tokens > kernels::kSmallBatchTokens) return;
+  LayerProblem problem(GetParam().shape, /*seed=*/1);
+  problem.router.routed_scaling = 1.7f;
+  const auto y = problem.run();
+  problem.small_batch = true;
+  EXPECT_EQ(problem.run(), y);
   EXPECT_EQ(problem.why_wrong(), "");
 }
 
@@ -96,6 +115,22 @@ const Case kCases[] = {
      {.num_tokens = 64, .sizes = kSmall, .ranks = std::vector<int32_t>(64, 8), .base_share = 0}},
     {"T30_tile8", {.num_tokens = 30, .sizes = kShared, .ranks = {16, 32}}, 8},
     {"T30_tile32", {.num_tokens = 30, .sizes = kShared, .ranks = {16, 32}}, 32},
+    {"T6_mixed",
+     {.num_tokens = 6,
+      .sizes = kShared,
+      .ranks = {1, 24, 64, 128, 256},
+      .layouts = {kPerExpert, kSharedOuter, kOneA}}},
+    {"T8_8_adapters",
+     {.num_tokens = 8, .sizes = kShared, .ranks = std::vector<int32_t>(8, 16), .base_share = 0}},
+    {"T4_qwen35", {.num_tokens = 4, .sizes = kQwen35}},
+    {"T8_many_experts", {.num_tokens = 8, .sizes = kManyExperts, .ranks = {8, 16}}},
+    {"T300_many_experts_prefill", {.num_tokens = 300, .sizes = kManyExperts}},
+    {"T90_many_experts", {.num_tokens = 90, .sizes = kManyExperts, .ranks = {8, 16}}},
+    {"T24_qwen35_5_adapters",
+     {.num_tokens = 24,
+      .sizes = kQwen35,
+      .ranks = std::vector<int32_t>(5, 16),
+      .layouts = {kPerExpert, kPerExpert, kSharedOuter}}},
     {"T12_qwen35", {.num_tokens = 12, .sizes = kQwen35, .ranks = {16, 8, 64}}},
     {"T300_prefill", {.num_tokens = 300, .sizes = kSmall, .ranks = {16, 8}}},
 };
@@ -171,7 +206,7 @@ TEST(MoeLayerGraph, ThousandReplaysWithChangingRoutingEqualEager) {
   EXPECT_EQ(problem.why_wrong(), "");
 }
 
-TEST(MoePlanText, NamesTileCtasAndPrefetch) {
+TEST(MoePlanText, NamesTileGuessAndPrefetch) {
   const MoeSizes sizes = {.hidden_size = 2048,
                           .moe_intermediate_size = 512,
                           .num_experts = 256,
@@ -180,10 +215,22 @@ TEST(MoePlanText, NamesTileCtasAndPrefetch) {
   const auto plan = [&](int32_t tokens, bool with_adapters) {
     return to_string(kernels::plan_moe_layer(sizes, tokens, with_adapters, 132));
   };
-  EXPECT_EQ(plan(1, true), "tile 8, 264 CTAs, 0 experts prefetched");
-  EXPECT_EQ(plan(64, true), "tile 16, 264 CTAs, 7 experts prefetched");
-  EXPECT_EQ(plan(64, false), "tile 32, 264 CTAs, 7 experts prefetched");
-  EXPECT_EQ(plan(8192, false), "tile 64, 264 CTAs, 7 experts prefetched");
+  EXPECT_EQ(plan(1, true), "small batch, tile 8");
+  EXPECT_EQ(plan(64, true), "tile 16, 33 experts guessed, 7 prefetched");
+  EXPECT_EQ(plan(64, false), "tile 32, 33 experts guessed, 7 prefetched");
+  EXPECT_EQ(plan(8192, false), "tile 64, 0 experts guessed, 7 prefetched");
+}
+
+TEST(MoeLayerLimits, APlanForOtherTokensIsRefused) {
+  kernels::MoePlan plan = kernels::plan_moe_layer(kSmall, 1, true, 132);
+  ASSERT_TRUE(plan.small_batch);
+  kernels::MoeLayerParams p;
+  p.sizes = kSmall;
+  p.num_tokens = 9;
+  EXPECT_EQ(why_unsupported(p, plan), "num_tokens = 9 in a small batch, need at most 8");
+  p.num_tokens = 8;
+  p.sizes.hidden_size = 8192;
+  EXPECT_EQ(why_unsupported(p, plan), "hidden_size = 8192 in a small batch, need at most 4096");
 }
 
 TEST(MoeLayerLimits, NameTheFieldTheValueAndTheRemedy) {
@@ -203,7 +250,7 @@ TEST(MoeLayerLimits, NameTheFieldTheValueAndTheRemedy) {
 
 TEST(MoeLayerRouter, SkipsPairsWithoutExpert) {
   BRAID_NEEDS_CUDA();
-  for (const int32_t tokens : {6, 50}) {
+  for (const int32_t tokens : {1, 6, 50}) {
     LayerProblem problem({.num_tokens = tokens, .sizes = kSmall, .ranks = {16}}, 5);
     for (int32_t t = 0; t < tokens; ++t) {
       // Token 0 has no expert at all.

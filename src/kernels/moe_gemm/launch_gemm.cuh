@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -8,10 +9,10 @@
 
 namespace braid::kernels {
 
-template <MoeGemm kGemm, int kTokens, bool kLora>
+template <MoeGemm kGemm, int kTokens, bool kLora, bool kSmallBatch = false>
 void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  using Config = GemmConfig<kGemm, kTokens, kLora>;
-  static_assert(Config::kRingBytes >= 3 * (Config::kRowsOffset + 128 * kTokens));
+  using Config = GemmConfig<kGemm, kTokens, kLora, kSmallBatch>;
+  static_assert(Config::kRingBytes >= 3 * Config::stage_bytes(kTokens));
   static_assert(sizeof(GemmShared<Config>) <= Config::kSharedBytes);
   constexpr const char* kName = kGemm == MoeGemm::kGateUp ? "moe_gate_up" : "moe_down";
   static const bool allowed = [] {
@@ -19,16 +20,30 @@ void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream
     return true;
   }();
   (void)allowed;
+  // No more CTAs than a small batch has use for: they would only be in the way of the next
+  // kernel's.
+  int num_ctas = Config::kCtasPerSm * plan.num_sms;
+  if (plan.small_batch && !(kLora && kSmallBatch)) {
+    const int tiles = kSmallBatch ? p.sizes.moe_intermediate_size / 64 : p.sizes.hidden_size / 128;
+    num_ctas = std::min(num_ctas, p.num_tokens * p.sizes.pairs_per_token() * tiles);
+  }
   launch(kName, moe_fp8_gemm_kernel<Config>,
-         {.grid = dim3(plan.num_ctas),
+         {.grid = dim3(num_ctas),
           .cta = dim3(Config::kThreads),
           .shared_bytes = sizeof(GemmShared<Config>)},
-         stream, p, plan.num_prefetched_experts);
+         stream, p,
+         GemmPlan{.num_guessed_experts = plan.num_guessed_experts,
+                  .num_prefetched_experts = plan.num_prefetched_experts,
+                  .small_batch = plan.small_batch});
 }
 
 // From the plan's tile to the kernel made for it.
 template <MoeGemm kGemm, bool kLora>
 void launch_gemm_for_tile(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  if constexpr (kGemm == MoeGemm::kGateUp) {
+    if (plan.small_batch)
+      return launch_gemm<kGemm, kSmallBatchTokens, kLora, true>(p, plan, stream);
+  }
   switch (plan.tile_tokens) {
     case 8:
       return launch_gemm<kGemm, 8, kLora>(p, plan, stream);

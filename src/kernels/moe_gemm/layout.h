@@ -61,9 +61,24 @@ inline constexpr int32_t kDownShrinkStepBytes = 64 * 16 * 2;  // 16 ranks of A, 
 constexpr int64_t expand_tile_bytes(int32_t rank) { return 128 * 2 * rank; }
 constexpr int64_t down_shrink_tile_bytes(int32_t rank) { return 64 * 2 * rank; }
 
+// Batches of so few tokens, and hidden sizes of so much, are routed by the GEMM kernels themselves.
+inline constexpr int32_t kSmallBatchTokens = 8;
+inline constexpr int32_t kSmallBatchHidden = 4096;
+
 // Rows of A in a slab of the gate_up shrink, all of them `rows`.
 constexpr int32_t slab_rows(int32_t rows, int32_t slab) {
   return rows - 64 * slab < 64 ? rows - 64 * slab : 64;
+}
+
+// Sums of products with A come in parts, each a row of 16 floats for every step of 16 ranks, that
+// whoever reads them adds up in order. The columns of gate's and up's A are cut into kShrinkParts,
+// so that many CTAs can share the work of few tokens; down's into the 64 features of each gate_up
+// tile. 8 floats of padding keep rows in different banks of shared memory.
+inline constexpr int32_t kShrinkParts = 4;
+constexpr int32_t parts_row_floats(int32_t num_parts) { return 16 * num_parts + 8; }
+inline constexpr int32_t kURowFloats = parts_row_floats(2 * kShrinkParts);  // gate, then up
+constexpr int32_t v_row_floats(int32_t moe_intermediate_size) {
+  return parts_row_floats(moe_intermediate_size / 64);
 }
 
 }  // namespace braid::kernels

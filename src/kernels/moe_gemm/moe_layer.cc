@@ -22,7 +22,7 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   const int64_t slabs = (2 * max_rank + 63) / 64;
   w.max_rows = static_cast<int32_t>(rows);
   w.max_pairs = static_cast<int32_t>(pairs);
-  w.u_stride = 2 * ((max_rank + 15) / 16 * 16);
+  w.num_u_rows = static_cast<int32_t>(rows + tokens);
   size_t at = 0;
   const auto take = [&](auto*& pointer, int64_t count) {
     using T = std::remove_reference_t<decltype(*pointer)>;
@@ -30,10 +30,13 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
     at += (static_cast<size_t>(count) * sizeof(T) + 1023) / 1024 * 1024;
   };
   take(w.counts, 1);
-  take(w.tiles, std::min(pairs, pairs / 8 + sizes.all_experts()));
-  take(w.runs, rows);
-  take(w.shrink_items, pairs * slabs + tokens * slabs);
   take(w.run_ready, rows + num_slots);
+  const int64_t tiles = std::min(pairs, pairs / 8 + sizes.all_experts());
+  take(w.tiles, tiles);
+  take(w.guessed_tiles, kMaxGuessedExperts);
+  take(w.other_tiles, tiles);
+  take(w.runs, rows);
+  take(w.shrink_items, (pairs + tokens) * slabs * kShrinkParts);
   take(w.row_of_pair, pairs);
   take(w.weight_of_pair, pairs);
   take(w.token_of_row, rows + tokens);
@@ -42,8 +45,8 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
                                             sizes.all_experts(), num_slots));
   take(w.x_image, rows * (hidden / 128) * kActivationRowBytes);
   take(w.h_image, rows * (width / 128) * kActivationRowBytes);
-  take(w.u, (rows + tokens) * w.u_stride);
-  take(w.v, (max_rank + 15) / 16 * rows * (width / 64) * 16);
+  take(w.u, rank_steps(max_rank) * (rows + tokens) * kURowFloats);
+  take(w.v, rank_steps(max_rank) * rows * v_row_floats(sizes.moe_intermediate_size));
   take(w.pair_out, rows * hidden);
   if (bytes != nullptr) *bytes = at;
   return w;
@@ -51,14 +54,23 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
 
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                        int32_t num_sms) {
+  // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
+  if (num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
+    return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
   // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
   const double miss =
       std::pow(1.0 - static_cast<double>(sizes.top_k) / sizes.num_experts, num_tokens);
+  // Larger ones are routed by three kernels, and there is no time to guess in.
+  const int32_t guessed = num_tokens > 256 || miss > 0.4
+                              ? 0
+                              : std::min({2 * num_sms / (sizes.moe_intermediate_size / 64),
+                                          sizes.num_experts, kMaxGuessedExperts});
   constexpr double kPrefetchBytes = 16e6;
   const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
-  const int32_t prefetched =
-      miss > 0.5 ? 0
-                 : std::min(sizes.num_experts, static_cast<int32_t>(kPrefetchBytes / expert_bytes));
+  const int32_t prefetched = miss > 0.5
+                                 ? 0
+                                 : std::min(sizes.num_experts - guessed,
+                                            static_cast<int32_t>(kPrefetchBytes / expert_bytes));
   // No expert has more tokens than the batch; a wider tile only costs registers and time.
   int32_t tile = 64;
   if (num_tokens <= 8) {
@@ -69,14 +81,15 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
     tile = 32;
   }
   return {.tile_tokens = tile,
-          .num_ctas = 2 * num_sms,
           .num_sms = num_sms,
+          .num_guessed_experts = guessed,
           .num_prefetched_experts = prefetched};
 }
 
 std::string to_string(const MoePlan& plan) {
-  return fmt::format("tile {}, {} CTAs, {} experts prefetched", plan.tile_tokens, plan.num_ctas,
-                     plan.num_prefetched_experts);
+  if (plan.small_batch) return fmt::format("small batch, tile {}", plan.tile_tokens);
+  return fmt::format("tile {}, {} experts guessed, {} prefetched", plan.tile_tokens,
+                     plan.num_guessed_experts, plan.num_prefetched_experts);
 }
 
 std::string why_unsupported(const MoeLayerParams& p) {
@@ -129,11 +142,25 @@ std::string why_unsupported(const MoeLayerParams& p) {
   return "";
 }
 
+std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
+  if (!plan.small_batch) return "";
+  if (p.num_tokens > kSmallBatchTokens) {
+    return fmt::format("num_tokens = {} in a small batch, need at most {}", p.num_tokens,
+                       kSmallBatchTokens);
+  }
+  if (p.sizes.hidden_size > kSmallBatchHidden) {
+    return fmt::format("hidden_size = {} in a small batch, need at most {}", p.sizes.hidden_size,
+                       kSmallBatchHidden);
+  }
+  return "";
+}
+
 void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  const std::string why = why_unsupported(p);
+  std::string why = why_unsupported(p, plan);
+  if (why.empty()) why = why_unsupported(p);
   if (!why.empty()) throw InternalError("moe_layer: " + why);
   if (p.num_tokens == 0) return;
-  launch_moe_routing(p, plan, stream);
+  if (!plan.small_batch) launch_moe_routing(p, plan, stream);
   launch_moe_gate_up(p, plan, stream);
   launch_moe_down(p, plan, stream);
   launch_moe_sum(p, plan, stream);

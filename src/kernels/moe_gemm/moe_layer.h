@@ -85,22 +85,33 @@ struct alignas(16) MoeRun {
   int32_t expert;
 };
 
-// Up to 64 rows of A times the tokens of one run, or, where experts share A, of one adapter.
+// Up to 64 rows of A times the tokens of one run, or, where experts share A, of one adapter; over
+// all of H or one part of it.
 struct alignas(16) MoeShrinkItem {
-  int32_t slot;
-  int32_t expert;
-  int32_t slab;       // rows [64 * slab, 64 * slab + 64) of A
-  int32_t first_row;  // in token_of_row, and in u
+  const uint8_t* factor;  // of the slab
+  int32_t first_row;      // in token_of_row, and in u
   int32_t num_tokens;
+  int32_t slab;  // rows [64 * slab, 64 * slab + 64) of A
+  int32_t rank;
+  int32_t one_a;
   int32_t ready_index;
-  int32_t reserved[2];
+  int32_t first_part;
+  int32_t num_parts;
+  float scaling_gate;
+  float scaling_up;
 };
+
+inline constexpr int32_t kListedUnit = 1 << 16;
 
 struct MoeCounts {
   int32_t num_tiles;
-  int32_t num_shrink_items;  // these two are zero between layers
-  int32_t arrived;           // CTAs of the routing kernel at its barrier
-  int32_t reserved;
+  int32_t num_other_tiles;
+  int32_t num_shrink_items;  // this one and the following are zero between layers
+  int32_t next_gate_up;      // units that CTAs have taken beyond their first
+  int32_t next_down;
+  int32_t arrived;  // CTAs of the routing kernel at its barrier
+  // Of a small batch: tiles listed, and kListedUnit times how many there will be, plus one.
+  int32_t listed;
 };
 
 // Device memory between the three kernels. Rows are pairs sorted by (expert, adapter), each tile
@@ -108,9 +119,11 @@ struct MoeCounts {
 struct MoeWorkspace {
   MoeCounts* counts = nullptr;
   MoeTokenTile* tiles = nullptr;
-  MoeRun* runs = nullptr;  // [R], a tile's from its first row on
+  MoeTokenTile* guessed_tiles = nullptr;  // [num_guessed_experts], first tile or one of no tokens
+  MoeTokenTile* other_tiles = nullptr;    // tiles that are not among these
+  MoeRun* runs = nullptr;                 // [R], a tile's from its first row on
   MoeShrinkItem* shrink_items = nullptr;
-  int32_t* run_ready = nullptr;     // [R + S]
+  int32_t* run_ready = nullptr;     // [R + S], zero between layers
   int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
   float* weight_of_pair = nullptr;  // [T, K + shared]
   int32_t* token_of_row = nullptr;  // [R + T]; past R the tokens sorted by adapter
@@ -118,12 +131,12 @@ struct MoeWorkspace {
   int32_t* sort_scratch = nullptr;  // for more tokens than shared memory sorts
   uint8_t* x_image = nullptr;       // quantised x by rows, as shared memory holds it
   uint8_t* h_image = nullptr;       // the same of h
-  Bf16* u = nullptr;                // [R + T, u_stride], x A^T of gate and up, scaled
-  float* v = nullptr;               // [v_steps, R, I / 64, 16], partial sums of h A^T, scaled
+  float* u = nullptr;               // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
+  float* v = nullptr;               // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
   Bf16* pair_out = nullptr;         // [R, H]
   int32_t max_rows = 0;             // R
   int32_t max_pairs = 0;
-  int32_t u_stride = 0;
+  int32_t num_u_rows = 0;  // R + T
 };
 
 struct MoeLayerParams {
@@ -154,14 +167,21 @@ struct MoeLayerParams {
   MoeWorkspace workspace;
 };
 
+// Experts of a guess at most.
+inline constexpr int32_t kMaxGuessedExperts = 64;
+
 // How a layer is run: a value computed once for a number of tokens.
 struct MoePlan {
   int32_t tile_tokens = 8;  // tokens of a tile at most: 8, 16, 32 or, without
                             // adapters, 64
-  int32_t num_ctas = 0;     // of the two GEMMs, all resident at once
   int32_t num_sms = 0;
-  // Experts whose gate_up is brought into L2 while routing is decided, needed or not: memory idles
-  // then, and with many tokens most experts are needed.
+  // Every CTA of the GEMMs chooses the experts for itself, and there is no routing kernel.
+  bool small_batch = false;
+  // The first experts, whose gate_up is read into shared memory before anyone knows whether they
+  // are hit: memory would idle while experts are chosen, and a wrong guess costs nothing but its
+  // bytes.
+  int32_t num_guessed_experts = 0;
+  // The experts behind them, whose gate_up is brought into L2 meanwhile.
   int32_t num_prefetched_experts = 0;
 };
 
@@ -173,18 +193,20 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                        int32_t num_sms);
 
-// "tile 16, 264 CTAs, 7 experts prefetched": for people.
+// "tile 16, 33 experts guessed, 7 prefetched": for people.
 std::string to_string(const MoePlan& plan);
 
 // Empty when the kernels can run p, otherwise one sentence naming the field and its value.
 std::string why_unsupported(const MoeLayerParams& p);
+// The same of a plan that was made for another batch.
+std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan);
 
 // Enqueues the layer on stream. Never synchronises, never allocates: safe under graph capture. The
-// workspace is zeroed once before its first use. Throws InternalError if why_unsupported(p) is not
+// workspace is zeroed once before its first use. Throws InternalError if why_unsupported is not
 // empty, CudaError if a launch is refused.
 void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 
-// Its parts, for measurements.
+// Its kernels, in this order; a small batch has no routing.
 void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_moe_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);

@@ -21,6 +21,13 @@ __global__ __launch_bounds__(kThreads) void moe_sum_kernel(
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int token = static_cast<int>(thread / hidden8), column = thread % hidden8 * 8;
   const MoeWorkspace& w = p.workspace;
+  if (thread == 0) {
+    // For the next layer, which counts from zero. gate_up has finished, and every CTA of down has
+    // begun: it let this kernel start.
+    w.counts->num_shrink_items = w.counts->next_gate_up = 0;
+    w.counts->arrived = w.counts->listed = 0;
+    __threadfence();
+  }
   let_next_kernel_start();
   // Rows and weights are routing's: the down kernel, which lets this one start, waited for it.
   int row[kMaxPairs];

@@ -10,6 +10,11 @@ namespace {
 // itself: that costs less than telling each other.
 constexpr int kFusedTokens = 256;
 constexpr int kRedundantTokens = 16;
+// Of 128 elements of a token, that a warp quantises before it knows where they go.
+constexpr int kHeldTasks = 2;
+
+// Of an adapter slot in shared memory.
+constexpr int kSlotInts = sizeof(MoeAdapterSlot) / sizeof(int32_t);
 
 enum class RoutingPart { kAll, kRoute, kSort, kQuantize };
 
@@ -31,12 +36,16 @@ __device__ void store_route(const MoeLayerParams& p, int token, int lane, int ex
   }
 }
 
-// Waits until all CTAs of the grid have come here. All of them are resident.
-__device__ void grid_barrier(int32_t* arrived) {
+// Says that this CTA has come here; grid_barrier_wait() returns when all have. All are resident.
+__device__ void grid_barrier_arrive(int32_t* arrived, bool with_results) {
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();
+    if (with_results) __threadfence();
     atomicAdd(arrived, 1);
+  }
+}
+__device__ void grid_barrier_wait(const int32_t* arrived) {
+  if (threadIdx.x == 0) {
     int seen;
     do {
       asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
@@ -45,17 +54,33 @@ __device__ void grid_barrier(int32_t* arrived) {
   __syncthreads();
 }
 
+// What other CTAs have written, past L1, all loads at once.
+__device__ void load_pairs(const int32_t* from, int num_pairs, int32_t* to) {
+  constexpr int kAtOnce = 10;  // 256 tokens of 17 pairs are 9 a thread
+  int32_t value[kAtOnce];
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) {
+    const int at = threadIdx.x + i * kRoutingThreads;
+    if (at < num_pairs) value[i] = __ldcg(from + at);
+  }
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) {
+    const int at = threadIdx.x + i * kRoutingThreads;
+    if (at < num_pairs) to[at] = value[i];
+  }
+}
+
 template <RoutingPart kPart, int kExpertsPerLane>
 __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void moe_routing_kernel(
-    const __grid_constant__ MoeLayerParams p, int tile_tokens, int max_rows) {
+    const __grid_constant__ MoeLayerParams p, const RoutingPlan plan, int max_rows) {
   // --- who am I ---
   constexpr bool kAll = kPart == RoutingPart::kAll;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int per_token = p.sizes.pairs_per_token(), num_pairs = p.num_tokens * per_token;
   const int num_keys = p.sizes.all_experts(), depth = p.sizes.hidden_size / 128;
   extern __shared__ __align__(16) int32_t dynamic_shared[];
-  SlotFacts* const facts = reinterpret_cast<SlotFacts*>(dynamic_shared);  // [S]
-  int32_t* const shared = dynamic_shared + kSlotFactsInts * p.num_slots;
+  MoeAdapterSlot* const slots = reinterpret_cast<MoeAdapterSlot*>(dynamic_shared);  // [S]
+  int32_t* const shared = dynamic_shared + kSlotInts * p.num_slots;
   int32_t* const next = shared;                 // [keys]
   int32_t* const warp_count = next + num_keys;  // [warps, max(keys, S + 1)] + [S + 1]
   const RoutingScratch s = routing_scratch(kAll ? shared : p.workspace.sort_scratch, num_pairs,
@@ -68,42 +93,37 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
     for (int r = threadIdx.x; r < max_rows; r += kRoutingThreads)
       s.token_of_row[r] = s.slot_of_row[r] = -1;
     // The adapters and whose tokens they are do not come from the kernel before.
-    if (p.adapters != nullptr) load_slot_facts(p, facts);
-    order_tokens(p, s);
+    if (p.adapters != nullptr) load_slots(p, slots);
+    order_tokens(p, s, reinterpret_cast<int32_t*>(s.members + num_keys * words) + num_keys * words);
   }
   wait_for_previous_kernel();
+  if (blockIdx.x == 0 && threadIdx.x == 0) p.workspace.counts->next_down = 0;
 
   // --- first loads of x, while routing is decided ---
-  const int first_task = blockIdx.x * kRoutingWarps + warp, num_tasks = p.num_tokens * depth;
+  const int num_tasks = p.num_tokens * depth, task_step = gridDim.x * kRoutingWarps;
+  const int first_task = blockIdx.x * kRoutingWarps + warp;
   const auto load_x = [&](int task) {
     const int64_t at = int64_t{task / depth} * p.sizes.hidden_size + task % depth * 128 + 4 * lane;
     return *reinterpret_cast<const uint2*>(p.x + at);
   };
-  uint2 four = {};
-  if (first_task < num_tasks) four = load_x(first_task);
-
-  // --- zeros that later kernels count from ---
-  if constexpr (kAll || kPart == RoutingPart::kRoute) {
-    const int thread = blockIdx.x * kRoutingThreads + threadIdx.x;
-    const int threads = gridDim.x * kRoutingThreads;
-    if (p.adapters != nullptr) {
-      for (int i = thread; i < max_rows; i += threads) p.workspace.run_ready[i] = 0;
-      for (int i = thread; i < p.num_slots; i += threads)
-        p.workspace.run_ready[p.workspace.max_rows + i] = 0;
-    }
+  uint2 x[kHeldTasks];
+#pragma unroll
+  for (int i = 0; i < kHeldTasks; ++i) {
+    const int task = first_task + i * task_step;
+    x[i] = task < num_tasks ? load_x(task) : uint2{};
   }
   if constexpr (kPart == RoutingPart::kSort) {
-    if (p.adapters != nullptr) load_slot_facts(p, facts);
+    if (p.adapters != nullptr) load_slots(p, slots);
   }
 
   // --- choose experts ---
   if constexpr (kAll || kPart == RoutingPart::kRoute) {
     const bool redundant = kAll && p.num_tokens <= kRedundantTokens;
-    int32_t* const out = redundant ? s.expert_of_pair
-                                   : routing_scratch(p.workspace.sort_scratch, num_pairs,
-                                                     p.num_tokens, max_rows, num_keys, p.num_slots)
-                                         .expert_of_pair;
-    const int begin = redundant ? warp : blockIdx.x * kRoutingWarps + warp;
+    const RoutingScratch global = routing_scratch(p.workspace.sort_scratch, num_pairs, p.num_tokens,
+                                                  max_rows, num_keys, p.num_slots);
+    int32_t* const out = redundant ? s.expert_of_pair : global.expert_of_pair;
+    // Few tokens on each SM: the choice is all latency.
+    const int begin = redundant ? warp : warp * gridDim.x + blockIdx.x;
     const int step = redundant ? kRoutingWarps : gridDim.x * kRoutingWarps;
     for (int t = begin; t < p.num_tokens; t += step) {
       int expert;
@@ -111,31 +131,39 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
       route_token<kExpertsPerLane>(p, t, lane, &expert, &weight);
       store_route(p, t, lane, expert, weight, out, !redundant || blockIdx.x == 0);
     }
-    if (kAll && !redundant) {
-      grid_barrier(&p.workspace.counts->arrived);
-      for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads)
-        s.expert_of_pair[i] = __ldcg(out + i);
+    grid_barrier_arrive(&p.workspace.counts->arrived, !redundant);
+    if constexpr (kAll) {
+      if (!redundant) {
+        grid_barrier_wait(&p.workspace.counts->arrived);
+        load_pairs(out, num_pairs, s.expert_of_pair);
+      }
     }
     __syncthreads();
   }
+  Quantized128 q[kHeldTasks];
+#pragma unroll
+  for (int i = 0; i < kHeldTasks; ++i) q[i] = quantize_128(x[i]);
 
   // --- sort, and list the work ---
   if constexpr (kAll || kPart == RoutingPart::kSort) {
-    int num_rows, num_tiles;
+    SortedSizes sizes;
     if constexpr (kAll) {
-      sort_pairs_by_bits(p, s, facts, tile_tokens, &num_rows, &num_tiles);
+      sizes = sort_pairs_by_bits(p, s, slots, plan);
     } else {
-      sort_pairs(p, s, facts, warp_count, next, tile_tokens, &num_rows, &num_tiles);
+      sizes = sort_pairs(p, s, slots, warp_count, next, plan);
     }
-    write_lists(p, s, facts, tile_tokens, num_rows, num_tiles);
+    write_lists(p, s, slots, plan, sizes);
   }
 
   // --- quantise x into the rows ---
   if constexpr (kAll || kPart == RoutingPart::kQuantize) {
-    for (int task = first_task; task < num_tasks; task += gridDim.x * kRoutingWarps) {
-      if (task != first_task) four = load_x(task);
-      quantize_x(p, s, task / depth, task % depth, four, tile_tokens, lane);
+#pragma unroll
+    for (int i = 0; i < kHeldTasks; ++i) {
+      const int task = first_task + i * task_step;
+      if (task < num_tasks) store_x(p, s, task / depth, task % depth, q[i], plan.tile_tokens, lane);
     }
+    for (int task = first_task + kHeldTasks * task_step; task < num_tasks; task += task_step)
+      store_x(p, s, task / depth, task % depth, quantize_128(load_x(task)), plan.tile_tokens, lane);
   }
 }
 
@@ -150,7 +178,8 @@ void launch_part_for(const MoeLayerParams& p, const MoePlan& plan, int num_ctas,
   (void)allowed;
   launch("moe_routing", kKernel,
          {.grid = dim3(num_ctas), .cta = dim3(kRoutingThreads), .shared_bytes = shared_bytes},
-         stream, p, plan.tile_tokens, max_rows);
+         stream, p, RoutingPlan{plan.tile_tokens, plan.num_guessed_experts, 2 * plan.num_sms},
+         max_rows);
 }
 
 template <RoutingPart kPart>
@@ -174,17 +203,17 @@ void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream
   const int num_ctas = std::min((tasks + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms);
   if (p.num_tokens <= kFusedTokens) {
     const int64_t ints =
-        int64_t{kSlotFactsInts} * p.num_slots +
+        int64_t{kSlotInts} * p.num_slots +
         routing_scratch_ints(num_pairs, p.num_tokens, max_rows, num_keys, p.num_slots) +
-        int64_t{num_keys} * ((p.num_tokens + 31) / 32);
+        2 * int64_t{num_keys} * ((p.num_tokens + 31) / 32) +
+        (p.adapters != nullptr ? 8 * (int64_t{p.num_slots} + 1) : 0);
     launch_part<RoutingPart::kAll>(p, plan, num_ctas, ints, max_rows, stream);
     return;
   }
   const int routers = std::min((p.num_tokens + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms);
-  const int64_t sort_ints = int64_t{kSlotFactsInts} * p.num_slots + num_keys +
+  const int64_t sort_ints = int64_t{kSlotInts} * p.num_slots + num_keys +
                             kRoutingWarps * std::max(num_keys, p.num_slots + 1) + p.num_slots + 1;
-  launch_part<RoutingPart::kRoute>(p, plan, routers, kSlotFactsInts * p.num_slots, max_rows,
-                                   stream);
+  launch_part<RoutingPart::kRoute>(p, plan, routers, kSlotInts * p.num_slots, max_rows, stream);
   launch_part<RoutingPart::kSort>(p, plan, 1, sort_ints, max_rows, stream);
   launch_part<RoutingPart::kQuantize>(p, plan, 4 * plan.num_sms, 0, max_rows, stream);
 }

@@ -8,8 +8,8 @@ namespace braid::kernels {
 // the workspace for larger ones. See RoutingScratch for what they are.
 constexpr int64_t routing_scratch_ints(int32_t num_pairs, int32_t num_tokens, int32_t max_rows,
                                        int32_t num_keys, int32_t num_slots) {
-  return 2 * int64_t{num_pairs} + 2 * num_tokens + 2 * max_rows + 2 * (max_rows / 8 + 1) +
-         3 * num_keys + num_slots + 2;
+  return 2 * int64_t{num_pairs} + 3 * num_tokens + 2 * max_rows + (max_rows / 8 + 1) +
+         4 * num_keys + num_slots + 2;
 }
 
 }  // namespace braid::kernels

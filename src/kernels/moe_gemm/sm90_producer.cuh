@@ -1,0 +1,473 @@
+#pragma once
+
+// The warp that keeps the ring full.
+
+#include <cstdint>
+
+#include "kernels/common/bulk_copy.cuh"
+#include "kernels/common/grid_dependency.cuh"
+#include "kernels/moe_gemm/sm90_ring.cuh"
+
+namespace braid::kernels {
+
+// Columns of a part of A that one stage of a shrink item takes, with as much of x behind them: as
+// few stages as there can be, of nearly one size, in steps of 16.
+template <class Config>
+__device__ __forceinline__ int shrink_depth(int part_columns, int num_slab_rows, int num_tokens) {
+  const int tokens = (num_tokens + 7) / 8 * 8;
+  const int most = (Config::kShrinkBytes - 16 * tokens) / (2 * (num_slab_rows + tokens)) / 16 * 16;
+  const int num_stages = (part_columns + most - 1) / most;
+  return (part_columns + 16 * num_stages - 1) / (16 * num_stages) * 16;
+}
+// A token's x in a stage; the odd multiple of 16 bytes keeps ldmatrix free of bank conflicts.
+__device__ __forceinline__ int shrink_x_stride(int depth) { return 2 * depth + 16; }
+
+// A list entry of 16-byte parts, past L1: an earlier kernel may have filled it while this one ran.
+template <class T>
+__device__ __forceinline__ T load_entry(const T* at) {
+  static_assert(sizeof(T) % sizeof(int4) == 0);
+  T entry;
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(T) / sizeof(int4)); ++i)
+    reinterpret_cast<int4*>(&entry)[i] = __ldcg(reinterpret_cast<const int4*>(at) + i);
+  return entry;
+}
+
+__device__ __forceinline__ int load_acquire(const int32_t* at) {
+  int value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
+  return value;
+}
+
+__device__ __forceinline__ float* u_of(const MoeLayerParams& p, int step, int row) {
+  return p.workspace.u + (int64_t{step} * p.workspace.num_u_rows + row) * kURowFloats;
+}
+__device__ __forceinline__ float* v_of(const MoeLayerParams& p, int step, int row) {
+  return p.workspace.v +
+         (int64_t{step} * p.workspace.max_rows + row) * v_row_floats(p.sizes.moe_intermediate_size);
+}
+
+template <class Config>
+class Producer {
+ public:
+  __device__ Producer(const MoeLayerParams& p, GemmShared<Config>& shared, int lane)
+      : p_(p),
+        shared_(shared),
+        ring_(shared, shared.ring_bytes(p.sizes.hidden_size), lane),
+        lane_(lane) {}
+
+  // The tokens of a small batch, in the order of columns.
+  __device__ void small_batch_x() {
+    const int bytes = p_.sizes.hidden_size * static_cast<int>(sizeof(Bf16));
+    ring_.open(p_.num_tokens * bytes);
+    if (lane_ == 0) mbarrier_arrive_expect(ring_.full(), p_.num_tokens * bytes);
+    __syncwarp();
+    if (lane_ < p_.num_tokens) {
+      bulk_copy(ring_.data() + lane_ * bytes,
+                p_.x + int64_t{shared_.batch().token_of_column[lane_]} * p_.sizes.hidden_size,
+                bytes, ring_.full(), CachePolicy::kEvictLast);
+    }
+    __syncwarp();
+  }
+
+  // Begins to read a weight tile of an expert that may have no tokens: as much as the ring takes,
+  // but for the last stage.
+  __device__ void guess(int expert, int index) {
+    const uint8_t* weights = weights_of(expert, index);
+    const int bytes = Config::stage_bytes(Config::kTokens);
+    while (num_guessed_ < depth() - 1 && ring_.has_room(bytes)) {
+      ring_.open(bytes);
+      copy_weights(weights, num_guessed_++);
+      __syncwarp();
+    }
+  }
+  // It has none. Comes before anything else that needs the ring.
+  __device__ void drop_guess() {
+    if (num_guessed_ == 0) return;
+    if (lane_ == 0) {
+      shared_.headers[0].kind = StageKind::kSkip;
+      shared_.headers[0].num_stages = num_guessed_;
+    }
+    __syncwarp();
+    if (lane_ < num_guessed_) mbarrier_arrive(&shared_.full[lane_]);
+    num_guessed_ = 0;
+    __syncwarp();
+  }
+  // It has these; `num_shrink_items` of this CTA's come behind what has been read.
+  __device__ void keep_guess(const MoeTokenTile& tile, int index, int num_shrink_items) {
+    if (num_guessed_ == 0) return;
+    const ActivationImage image = x_image_of(tile);
+    if (lane_ == 0) {
+      begin_tile(shared_.headers[0], tile, index);
+      shared_.headers[0].shrink_at = num_guessed_;
+      shared_.headers[0].num_shrink_items = num_shrink_items;
+    }
+    __syncwarp();
+    if (lane_ < num_guessed_) {
+      const int size = (Config::stage_bytes(Config::kTokens) + 1023) / 1024 * 1024;
+      mbarrier_arrive_expect(&shared_.full[lane_], image.depth_bytes);
+      bulk_copy(shared_.ring + lane_ * size + Config::kRowsOffset - image.scale_bytes,
+                p_.workspace.x_image + image.offset(lane_), image.depth_bytes, &shared_.full[lane_],
+                CachePolicy::kEvictLast);
+    }
+    __syncwarp();
+  }
+
+  // Rows of A times the tokens of a run; in a small batch its columns from first_column on.
+  __device__ void shrink(const MoeShrinkItem& item, int first_column) {
+    const int hidden = p_.sizes.hidden_size, part_columns = hidden / kShrinkParts;
+    const int rows = slab_rows(item.one_a ? item.rank : 2 * item.rank, item.slab);
+    const int depth = shrink_depth<Config>(part_columns, rows, item.num_tokens);
+    const Bf16* x[2];
+    for (int i = 0; i < 2; ++i) {
+      const int n = min(lane_ + 32 * i, item.num_tokens - 1);
+      const int token = Config::kSmallBatch
+                            ? shared_.batch().token_of_column[first_column + n]
+                            : __ldcg(p_.workspace.token_of_row + item.first_row + n);
+      x[i] = p_.x + int64_t{token} * hidden;
+    }
+#pragma unroll 1
+    for (int part = 0; part < item.num_parts; ++part) {
+      const int begin = (item.first_part + part) * part_columns;
+#pragma unroll 1
+      for (int k = 0; k < part_columns; k += depth) {
+        const int columns = min(depth, part_columns - k);
+        // Rows of 8 tokens, as ldmatrix reads them, whether they are there or not.
+        ring_.open(2 * depth * rows + (item.num_tokens + 7) / 8 * 8 * shrink_x_stride(depth));
+        if (lane_ == 0) {
+          if (part == 0 && k == 0) {
+            StageHeader& header = ring_.header();
+            header.kind = StageKind::kShrink;
+            header.first_row = item.first_row;
+            header.num_tokens = item.num_tokens;
+            header.index = item.slab;
+            header.num_slab_rows = rows;
+            header.rank = item.rank;
+            header.one_a = item.one_a;
+            header.ready_index = item.ready_index;
+            header.first_part = item.first_part;
+            header.num_parts = item.num_parts;
+            header.scaling_gate = item.scaling_gate;
+            header.scaling_up = item.scaling_up;
+          }
+          mbarrier_arrive_expect(ring_.full(), 2 * columns * (rows + item.num_tokens));
+          bulk_copy(ring_.data(), item.factor + int64_t{begin + k} * rows * 2, 2 * columns * rows,
+                    ring_.full(), CachePolicy::kEvictFirst);
+        }
+        __syncwarp();
+        uint8_t* const x_begin = ring_.data() + 2 * depth * rows;
+        for (int i = 0; i < 2; ++i) {
+          const int n = lane_ + 32 * i;
+          if (n >= item.num_tokens) continue;
+          bulk_copy(x_begin + n * shrink_x_stride(depth), x[i] + begin + k, 2 * columns,
+                    ring_.full(), CachePolicy::kEvictLast);
+        }
+      }
+    }
+  }
+
+  // 128 rows of an expert's matrix times the tokens of a tile, but for what a guess has read.
+  __device__ void weight_tile(const MoeTokenTile& tile, int index) {
+    constexpr bool kGateUp = Config::kGateUp;
+    const int depth = this->depth(), bytes = Config::stage_bytes(tile.num_tokens);
+    const uint8_t* weights = weights_of(tile.expert, index);
+    const ActivationImage image = kGateUp ? x_image_of(tile) : h_image_of(tile);
+    const uint8_t* activations = kGateUp ? p_.workspace.x_image : p_.workspace.h_image;
+    // Weights come first: finding out about the factors takes a few reads, one after the other.
+    const int find_runs_at = min(max(3, num_guessed_), depth - 1);
+    const int claim_at = max(num_guessed_, depth - 4);
+#pragma unroll 1
+    for (int k = num_guessed_; k < depth; ++k) {
+      open(bytes);
+      if (Config::kLora && k == find_runs_at) load_runs(tile, index);
+      // The answer is there when this tile's loads have been issued.
+      if (k == claim_at) claim();
+      if (lane_ == 0) {
+        StageHeader& header = ring_.header();
+        if (k == 0) begin_tile(header, tile, index);
+        if (Config::kLora && k == depth - 1) {
+          header.num_expand_cells = num_expand_cells_;
+          header.num_down_cells = num_down_cells_;
+        }
+      }
+      copy_weights(weights, k);
+      if constexpr (Config::kSmallBatch) {
+        if (lane_ == 0) mbarrier_arrive(ring_.full());
+        __syncwarp();
+      } else {
+        finish_stage(Config::kRowsOffset - image.scale_bytes, activations + image.offset(k),
+                     image.depth_bytes);
+      }
+    }
+    num_guessed_ = 0;
+    if constexpr (Config::kLora) {
+      if (num_expand_cells_ > 0) {
+        if constexpr (kGateUp) wait_for_shrink();
+        factors<Config::kExpandCells, kExpandStepBytes>(tile, num_expand_cells_,
+                                                        /*down=*/!kGateUp, 0);
+      }
+      if (num_down_cells_ > 0) {
+        factors<Config::kDownCells, kDownShrinkStepBytes>(tile, num_down_cells_, /*down=*/true, 1);
+      }
+    }
+  }
+
+  // Takes a unit from those that no CTA has begun: what CTAs take follows from how fast they are.
+  __device__ void claim() {
+    if (lane_ == 0) {
+      MoeCounts* const counts = p_.workspace.counts;
+      claimed_ = atomicAdd(Config::kGateUp ? &counts->next_gate_up : &counts->next_down, 1);
+    }
+  }
+  // How many had been taken before.
+  __device__ int claimed() const { return __shfl_sync(kAllLanes, claimed_, 0); }
+
+  // After the last tile.
+  __device__ void finish() {
+    open(0);
+    if (lane_ == 0) {
+      ring_.header().kind = StageKind::kEnd;
+      mbarrier_arrive(ring_.full());
+    }
+    __syncwarp();
+    if constexpr (Config::kGateUp) return;
+    if (!results_ready_) take_results();
+    // For the next layer, which counts from zero.
+    if constexpr (Config::kLora) {
+      const int pairs = p_.num_tokens * p_.sizes.pairs_per_token();
+      const int rows = min(p_.workspace.max_rows, 8 * pairs), threads = 32 * gridDim.x;
+      for (int i = blockIdx.x * 32 + lane_; i < rows; i += threads) p_.workspace.run_ready[i] = 0;
+      for (int i = blockIdx.x * 32 + lane_; i < p_.num_slots; i += threads)
+        p_.workspace.run_ready[p_.workspace.max_rows + i] = 0;
+    }
+  }
+
+ private:
+  static constexpr int kRunsPerLane = Config::kTokens > 32 ? 2 : 1;  // of a tile
+
+  __device__ int depth() const {
+    return (Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size) / 128;
+  }
+  __device__ ActivationImage x_image_of(const MoeTokenTile& tile) const {
+    return activation_image(tile.first_row, tile.num_tokens, p_.sizes.hidden_size / 128, 1);
+  }
+  __device__ ActivationImage h_image_of(const MoeTokenTile& tile) const {
+    return activation_image(tile.first_row, tile.num_tokens, p_.sizes.moe_intermediate_size / 128,
+                            2);
+  }
+  __device__ void begin_tile(StageHeader& header, const MoeTokenTile& tile, int index) const {
+    header.kind = StageKind::kWeights;
+    header.first_row = tile.first_row;
+    header.num_tokens = tile.num_tokens;
+    header.index = index;
+    header.shrink_at = -1;
+  }
+  // Of depth k into the open stage, which is left to be closed.
+  __device__ void copy_weights(const uint8_t* weights, int k) const {
+    if (lane_ != 0) return;
+    const int depth = this->depth();
+    mbarrier_expect(ring_.full(), kWeightTileBytes + (k == 0 ? weight_scale_bytes(depth) : 0));
+    bulk_copy(ring_.data(), weights + k * kWeightTileBytes, kWeightTileBytes, ring_.full(),
+              CachePolicy::kEvictFirst);
+    if (k == 0) {
+      bulk_copy(ring_.data() + Config::kScaleOffset, weights + depth * kWeightTileBytes,
+                weight_scale_bytes(depth), ring_.full(), CachePolicy::kEvictFirst);
+    }
+  }
+
+  // The down kernel's producer starts before gate_up has finished: it fills the ring with weights
+  // and factors, remembers what h and v belong to them (lane i for stage i), and takes those when
+  // the ring is full.
+  __device__ void open(int bytes) {
+    if (!results_ready_ && !ring_.has_room(bytes)) take_results();
+    ring_.open(bytes);
+  }
+  // Adds a result of the previous kernel to the stage, and closes it.
+  __device__ void finish_stage(int offset, const uint8_t* result, int bytes) {
+    if (results_ready_) {
+      if (lane_ == 0) {
+        mbarrier_arrive_expect(ring_.full(), bytes);
+        bulk_copy(ring_.data() + offset, result, bytes, ring_.full(), CachePolicy::kEvictLast);
+      }
+      __syncwarp();
+    } else if (lane_ == ring_.stage()) {
+      pending_to_ = ring_.data() + offset, pending_from_ = result, pending_bytes_ = bytes;
+    }
+  }
+  __device__ void take_results() {
+    __syncwarp();
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    fence_proxy_async();
+    if (pending_bytes_ > 0) {
+      mbarrier_arrive_expect(&shared_.full[lane_], pending_bytes_);
+      bulk_copy(pending_to_, pending_from_, pending_bytes_, &shared_.full[lane_],
+                CachePolicy::kEvictLast);
+    }
+    results_ready_ = true;
+    __syncwarp();
+  }
+  __device__ const uint8_t* weights_of(int expert, int index) const {
+    const int num_tiles =
+        Config::kGateUp ? p_.sizes.moe_intermediate_size / 64 : p_.sizes.hidden_size / 128;
+    return (Config::kGateUp ? p_.weights.gate_up : p_.weights.down) +
+           (int64_t{expert} * num_tiles + index) * weight_rows_bytes(depth());
+  }
+
+  // Lane i keeps run i of the tile, where its factors lie, and the row of u of token i.
+  __device__ void load_runs(const MoeTokenTile& tile, int index) {
+    run_ = {};
+    if constexpr (Config::kSmallBatch) {
+      run_ = small_batch_run(p_, shared_.batch(), tile, lane_);
+      if (Config::kGateUp && lane_ < p_.num_tokens) {
+        u_row_ = shared_.batch().same_slot[lane_] != 0 && shared_.batch().shares_a(lane_)
+                     ? p_.workspace.max_rows + lane_
+                     : tile.first_row + lane_;
+      }
+    } else {
+      if (lane_ < tile.num_runs) run_ = load_entry(p_.workspace.runs + tile.first_row + lane_);
+      if (Config::kGateUp && tile.num_runs > 0 && lane_ < tile.num_tokens)
+        u_row_ = __ldcg(p_.workspace.u_row_of_row + tile.first_row + lane_);
+    }
+    if (run_.end > 0) {
+      const MoeAdapterSlot& slot = p_.adapters[run_.slot];
+      if constexpr (Config::kGateUp) {
+        factor_[0] = slot.expand_gate_up + run_.expert * slot.expand_gate_up_stride +
+                     index * expand_tile_bytes(run_.rank_gate_up);
+        factor_[1] = slot.shrink_down + run_.expert * slot.shrink_down_stride +
+                     index * down_shrink_tile_bytes(run_.rank_down);
+        scaling_ = slot.scaling_down;
+      } else {
+        factor_[0] = slot.expand_down + run_.expert * slot.expand_down_stride +
+                     index * expand_tile_bytes(run_.rank_down);
+      }
+    }
+    num_expand_cells_ = __reduce_add_sync(
+        kAllLanes, rank_steps(Config::kGateUp ? run_.rank_gate_up : run_.rank_down));
+    num_down_cells_ =
+        Config::kGateUp ? __reduce_add_sync(kAllLanes, rank_steps(run_.rank_down)) : 0;
+  }
+
+  // Every CTA comes to its shrink items before it waits for those of others, so this ends.
+  __device__ void wait_for_shrink() {
+    if (run_.rank_gate_up > 0) {
+      while (load_acquire(p_.workspace.run_ready + run_.ready_index) < run_.ready_count) {
+      }
+      fence_proxy_async();
+    }
+    __syncwarp();
+  }
+
+  // The parts of u or v for one step of ranks. Consumers look for it before the step's first cell.
+  __device__ void parts(const MoeTokenTile& tile, int step) {
+    if constexpr (Config::kGateUp) {
+      constexpr int kRowBytes = kURowFloats * static_cast<int>(sizeof(float));
+      const int num_tokens = Config::kSmallBatch ? p_.num_tokens : tile.num_tokens;
+      open(num_tokens * kRowBytes);
+      if (lane_ == 0) {
+        ring_.header().num_cells = 0;
+        mbarrier_arrive_expect(ring_.full(), num_tokens * kRowBytes);
+      }
+      __syncwarp();
+      if (lane_ < num_tokens) {
+        bulk_copy(ring_.data() + lane_ * kRowBytes, u_of(p_, step, u_row_), kRowBytes, ring_.full(),
+                  CachePolicy::kEvictLast);
+      }
+      __syncwarp();
+    } else {
+      const int bytes = tile.num_tokens * v_row_floats(p_.sizes.moe_intermediate_size) *
+                        static_cast<int>(sizeof(float));
+      open(bytes);
+      if (lane_ == 0) ring_.header().num_cells = 0;
+      finish_stage(0, reinterpret_cast<const uint8_t*>(v_of(p_, step, tile.first_row)), bytes);
+    }
+  }
+
+  // Rank step by rank step, the factors of the runs that have it.
+  template <int kCells, int kStepBytes>
+  __device__ void factors(const MoeTokenTile& tile, int num_cells, bool down, int which) {
+    const int my_rank = down ? run_.rank_down : run_.rank_gate_up;
+    const int max_rank = __reduce_max_sync(kAllLanes, my_rank);
+    int cell = 0;
+#pragma unroll 1
+    for (int step = 0; 16 * step < max_rank; ++step) {
+      if (which == 0) {
+        if (cell > 0) close_cells(&cell);
+        parts(tile, step);
+      }
+#pragma unroll 1
+      for (int r = 0; r < tile.num_runs; ++r) {
+        const int rank = __shfl_sync(kAllLanes, my_rank, r);
+        if (16 * step >= rank) continue;
+        const int begin = __shfl_sync(kAllLanes, run_.begin, r);
+        const int end = __shfl_sync(kAllLanes, run_.end, r);
+        const float scaling = __shfl_sync(kAllLanes, scaling_, r);
+        const auto factor = reinterpret_cast<const uint8_t*>(
+            __shfl_sync(kAllLanes, reinterpret_cast<uint64_t>(factor_[which]), r));
+        if (cell == 0) open(min(kCells, num_cells) * kStepBytes);
+        if (lane_ == 0) {
+          const bool half = step_width(rank, step) == 8;
+          const uint32_t bytes = half ? kStepBytes / 2 : kStepBytes;
+          StageHeader& header = ring_.header();
+          header.cells[cell] = {static_cast<int16_t>(begin), static_cast<int16_t>(end),
+                                static_cast<int16_t>(step), half};
+          header.scaling[cell] = scaling;
+          mbarrier_expect(ring_.full(), bytes);
+          bulk_copy(ring_.data() + cell * kStepBytes, factor + step * kStepBytes, bytes,
+                    ring_.full(), CachePolicy::kEvictFirst);
+        }
+        --num_cells;
+        if (++cell == kCells) close_cells(&cell);
+      }
+    }
+    if (cell > 0) close_cells(&cell);
+  }
+
+  __device__ void close_cells(int* cell) {
+    if (lane_ == 0) {
+      ring_.header().num_cells = *cell;
+      mbarrier_arrive(ring_.full());
+    }
+    __syncwarp();
+    *cell = 0;
+  }
+
+  const MoeLayerParams& p_;
+  GemmShared<Config>& shared_;
+  RingWriter<Config> ring_;
+  int lane_;
+  int claimed_ = 0;      // lane 0
+  int num_guessed_ = 0;  // stages of the next weight tile that a guess has read
+  MoeRun run_;
+  const uint8_t* factor_[2];  // expand, down shrink
+  float scaling_ = 0.0f;
+  int u_row_ = 0;
+  int num_expand_cells_ = 0;
+  int num_down_cells_ = 0;
+  bool results_ready_ = Config::kGateUp;
+  uint8_t* pending_to_ = nullptr;
+  const uint8_t* pending_from_ = nullptr;
+  int pending_bytes_ = 0;
+};
+
+// Weights that will be needed for certain (the shared expert's) or most likely (gate_up of
+// num_experts routed ones from `first` on) come into L2 while memory idles.
+__device__ __forceinline__ void prefetch_experts(const MoeSizes& s, const MoeWeights& weights,
+                                                 int first, int num_experts) {
+  constexpr int kChunk = 16 * 1024;
+  const auto slice = [&](const uint8_t* begin, int64_t bytes) {
+    for (int64_t at = int64_t{blockIdx.x} * kChunk; at < bytes; at += int64_t{gridDim.x} * kChunk)
+      bulk_prefetch_l2(begin + at, static_cast<uint32_t>(min(int64_t{kChunk}, bytes - at)));
+  };
+  const int64_t gate_up =
+      int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(s.hidden_size / 128);
+  const int64_t down =
+      int64_t{s.hidden_size / 128} * weight_rows_bytes(s.moe_intermediate_size / 128);
+  if (s.num_shared_experts > 0) {
+    slice(weights.gate_up + s.num_experts * gate_up, gate_up);
+    slice(weights.down + s.num_experts * down, down);
+  }
+  slice(weights.gate_up + first * gate_up, num_experts * gate_up);
+}
+
+}  // namespace braid::kernels
