@@ -43,6 +43,15 @@ std::shared_ptr<grammar::Grammar> GrammarCache::find(const OutputGrammar& source
   return found->grammar;
 }
 
+size_t GrammarCache::bytes_in_use() {
+  std::erase_if(all_, [](const auto& grammar) { return grammar.expired(); });
+  size_t bytes = 0;
+  for (const auto& weak : all_) {
+    if (const auto grammar = weak.lock()) bytes += grammar->bytes();
+  }
+  return bytes;
+}
+
 Result<grammar::Matcher> GrammarCache::matcher(const OutputGrammar& source) {
   if (!vocabulary_) {
     return fail(ErrorCode::kUnsupported,
@@ -68,6 +77,16 @@ Result<grammar::Matcher> GrammarCache::matcher(const OutputGrammar& source) {
     if (auto other = find(source)) {
       known = std::move(other);
     } else {
+      while (bytes_in_use() + known->bytes() > max_bytes_) {
+        if (entries_.empty()) {
+          return fail(ErrorCode::kResourceExhausted,
+                      "the grammars of the requests at hand take {} MiB, which is near the limit; "
+                      "try again later",
+                      bytes_in_use() >> 20);
+        }
+        entries_.pop_back();
+      }
+      all_.push_back(known);
       entries_.push_front({source, known});
       if (entries_.size() > kMaxGrammars) entries_.pop_back();
     }

@@ -105,6 +105,7 @@ Result<std::shared_ptr<const Mask>> Grammar::mask_at(Automaton::PlaceId place) {
   }
   mask_bytes_ += mask->words.size() * sizeof(uint64_t) + 128;
   masks_.emplace(place, mask);
+  cache_bytes_ = automaton_.bytes() + mask_bytes_;
   return mask;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,7 +28,7 @@ struct Mask {
 
 struct GrammarLimits {
   int64_t max_work = 2'000'000;               // for one mask: tens of milliseconds
-  size_t max_cache_bytes = size_t{64} << 20;  // what is kept between masks, then it starts anew
+  size_t max_cache_bytes = size_t{16} << 20;  // what is kept between masks, then it starts anew
 };
 
 // A network held against a vocabulary. Masks are a function of the text alone; what was computed
@@ -43,6 +44,9 @@ class Grammar {
   Grammar& operator=(const Grammar&) = delete;
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
+
+  // Of memory now, about; without the vocabulary.
+  size_t bytes() const { return network_.bytes() + cache_bytes_; }
 
  private:
   friend class Matcher;
@@ -70,7 +74,8 @@ class Grammar {
 
   std::mutex mutex_;
   Automaton automaton_;
-  int64_t generation_ = 0;  // rises when the automaton forgets
+  std::atomic<size_t> cache_bytes_ = 0;  // of all that follows, after the last mask
+  int64_t generation_ = 0;               // rises when the automaton forgets
   std::unordered_map<Automaton::PlaceId, InnerMask> inner_masks_;
   std::unordered_map<Automaton::PlaceId, std::shared_ptr<const Mask>> masks_;
   size_t mask_bytes_ = 0;

@@ -38,6 +38,11 @@ void for_each_at(const Index& index, StateId state, Body&& body) {
 
 }  // namespace
 
+size_t Network::bytes() const {
+  return bytes_.size() * sizeof(ByteEdge) + epsilons_.size() * sizeof(StateId) +
+         calls_.size() * sizeof(CallEdge) + is_final_.size() * (5 * sizeof(int32_t) + 1);
+}
+
 NetworkBuilder::NetworkBuilder(NetworkLimits limits) : limits_(limits) {}
 
 RuleId NetworkBuilder::add_rule(std::string name) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -73,6 +74,8 @@ class Network {
   int32_t num_classes() const { return static_cast<int32_t>(member_of_class_.size()); }
 
   int32_t max_depth() const { return max_depth_; }
+
+  size_t bytes() const;  // of memory, about
 
  private:
   friend class NetworkBuilder;

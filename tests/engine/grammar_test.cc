@@ -1,12 +1,14 @@
 // Grammars in the engine: masks in the sampler, ends, limits. The grammars themselves are tested in
 // tests/grammar.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <random>
 #include <regex>
 
 #include "base/check.h"
+#include "engine/grammar_cache.h"
 #include "grammar/compile.h"
 #include "tests/engine/toy_engine.h"
 
@@ -174,6 +176,34 @@ TEST(GrammarSubmit, RefusesByName) {
   without_text.has_text = false;
   EXPECT_EQ(refused({GrammarKind::kRegex, "a"}, without_text),
             "a regex grammar needs a tokenizer, the model's folder has none");
+}
+
+TEST(GrammarCache, SharesAndForgetsTheOldest) {
+  GrammarCache cache(toy_vocabulary({}));
+  for (int i = 0; i < 100; ++i) {
+    auto matcher = cache.matcher({GrammarKind::kRegex, fmt::format("a{{{}}}", 1 + i % 40)});
+    ASSERT_TRUE(matcher.has_value());
+    EXPECT_TRUE(matcher->push(0));
+  }
+}
+
+TEST(GrammarCache, BoundsWhatRequestsHold) {
+  GrammarCache cache(toy_vocabulary({}), 1'000'000);
+  std::vector<grammar::Matcher> held;
+  std::string why;
+  for (int i = 0; i < 100 && why.empty(); ++i) {
+    auto matcher = cache.matcher({GrammarKind::kRegex, fmt::format("a{{{}}}", 1000 + i)});
+    if (matcher) {
+      held.push_back(std::move(*matcher));
+    } else {
+      why = matcher.error().message;
+      EXPECT_EQ(matcher.error().code, ErrorCode::kResourceExhausted);
+    }
+  }
+  EXPECT_GT(held.size(), 3u);
+  EXPECT_NE(why.find("try again later"), std::string::npos);
+  held.clear();
+  EXPECT_TRUE(cache.matcher({GrammarKind::kRegex, "a{5000}"}).has_value());
 }
 
 // JSON out of random logits over a vocabulary with longer tokens, through the sampler alone.
