@@ -11,6 +11,7 @@
 #include "server/json_text.h"
 #include "server/reply_format.h"
 #include "server/routes.h"
+#include "server/schema_text.h"
 #include "server/services.h"
 #include "server/worker.h"
 
@@ -42,6 +43,7 @@ asio::awaitable<ApiResult<GenerationRequest>> read_request(const Kind& kind, Ser
   const auto read = [&kind, &services, &body]() -> ApiResult<GenerationRequest> {
     auto json = parse_body(body);
     if (!json) return tl::unexpected<ApiError>(std::move(json.error()));
+    keep_schema_text(*json, body);
     return kind.read(*json, services.backend, services.defaults);
   };
   if (body.size() <= kLargeBody) co_return read();
