@@ -194,15 +194,13 @@ class SchemaWriter {
     }
     const StateId last = net_.add_state();
     net_.add_epsilon(none, last);
-    net_.add_epsilon(some, last);
+    net_.add_epsilon(json_.add_space(some), last);
     return add_text(net_, last, "}");
   }
 
   Behind add_value_of_key(StateId from, const std::optional<SchemaPart>& schema) {
-    from = json_.add_space(add_text(net_, json_.add_space(from), ":"));
-    const auto end = schema ? add(from, *schema) : Behind(json_.add_value(from));
-    if (!end) return end;
-    return json_.add_space(*end);
+    from = json_.add_space(add_text(net_, from, ":"));
+    return schema ? add(from, *schema) : Behind(json_.add_value(from));
   }
 
   Result<std::vector<Member>> members_of(const SchemaPart& schema,
@@ -268,20 +266,21 @@ class SchemaWriter {
     const StateId last = net_.add_state();
     int32_t num_written = 0;
     for (; num_written < static_cast<int32_t>(prefix.size()); ++num_written) {
-      if (num_written >= count.min) net_.add_epsilon(at, last);
+      if (num_written >= count.min)
+        net_.add_epsilon(num_written > 0 ? json_.add_space(at) : at, last);
       if (num_written == count.max) return add_text(net_, last, "]");
       if (num_written > 0) at = json_.add_space(add_text(net_, at, ","));
       const auto end = add(at, prefix[num_written]);
       if (!end) return end;
-      at = json_.add_space(*end);
+      at = *end;
     }
     const std::optional<RuleId> rule =
         items && items->json->is_object() ? std::optional(rule_of(*items)) : std::nullopt;
     const auto add_item = [&](StateId s) {
-      if (!rule) return json_.add_space(json_.add_value(s));
+      if (!rule) return json_.add_value(s);
       const StateId to = net_.add_state();
       net_.add_call(s, *rule, to);
-      return json_.add_space(to);
+      return to;
     };
     const auto add_next_item = [&](StateId s) {
       return add_item(json_.add_space(add_text(net_, s, ",")));
@@ -293,7 +292,7 @@ class SchemaWriter {
     }
     const int32_t min = std::max(count.min - num_written, 0);
     const int32_t max = count.max < 0 ? -1 : count.max - num_written;
-    net_.add_epsilon(add_repeated(net_, at, min, max, false, add_next_item), last);
+    net_.add_epsilon(json_.add_space(add_repeated(net_, at, min, max, false, add_next_item)), last);
     return add_text(net_, last, "]");
   }
 

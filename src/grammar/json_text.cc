@@ -91,9 +91,9 @@ StateId JsonText::add_members(StateId from, char open, char close, bool has_keys
   StateId at = net_.add_state();  // of a member
   net_.add_epsilon(inside, at);
   const StateId member = at;
-  if (has_keys) at = add_space(add_byte(add_space(add_string(at)), ':'));
-  at = add_space(add_value(at));
-  net_.add_bytes(at, static_cast<uint8_t>(close), static_cast<uint8_t>(close), to);
+  if (has_keys) at = add_space(add_byte(add_string(at), ':'));
+  at = add_value(at);
+  net_.add_epsilon(add_byte(add_space(at), close), to);
   net_.add_epsilon(add_space(add_byte(at, ',')), member);
   return to;
 }
@@ -174,9 +174,10 @@ StateId JsonText::add_literal(StateId from, const OrderedJson& value) {
   for (const auto& [key, member] : value.items()) {
     if (!is_first) from = add_space(add_byte(from, ','));
     is_first = false;
-    if (has_keys) from = add_space(add_byte(add_space(add_quoted(from, key)), ':'));
-    from = add_space(add_literal(from, member));
+    if (has_keys) from = add_space(add_byte(add_quoted(from, key), ':'));
+    from = add_literal(from, member);
   }
+  if (!is_first) from = add_space(from);
   return add_byte(from, has_keys ? '}' : ']');
 }
 
