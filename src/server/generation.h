@@ -41,7 +41,8 @@ class Generation {
 
   // Choices that have not had their last event.
   int32_t num_running() const { return num_running_; }
-  bool is_over() const { return num_running_ == 0; }
+  // Whether take() has or will have anything more: the last events may have come meanwhile.
+  bool has_more() const { return num_running_ > 0 || !events_.empty(); }
 
   // Each gets its last event, kCancelled, soon.
   void cancel();

@@ -152,7 +152,7 @@ class Answer {
     if (!co_await next()) co_return co_await fail();
     std::string out = co_await chunks();
     co_await exchange_.begin_stream(out);
-    while (!generation_.is_over()) {
+    while (generation_.has_more()) {
       const bool is_good = co_await next();
       out = co_await chunks();
       if (!is_good) {
@@ -168,7 +168,7 @@ class Answer {
 
   asio::awaitable<void> whole() {
     std::vector<Event> sums(last_token_.size());
-    while (!generation_.is_over()) {
+    while (generation_.has_more()) {
       if (!co_await next()) co_return co_await fail();
       for (auto& [choice, event] : events_) append(sums[choice], std::move(event));
     }

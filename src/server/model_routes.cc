@@ -96,7 +96,7 @@ asio::awaitable<void> health_generate(Services& services, Exchange& exchange) {
   requests[0].prompt = {0};
   requests[0].sampling = {.temperature = 0, .max_tokens = 1};
   std::optional<ApiError> error = generation.start(std::move(requests));
-  while (!error && !generation.is_over()) {
+  while (!error && generation.has_more()) {
     co_await generation.wait();
     for (const auto& [choice, event] : generation.take()) {
       if (event.reason == FinishReason::kError)

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <random>
 #include <string>
 #include <thread>
@@ -136,6 +137,24 @@ TEST_F(HttpServerTest, ARefusedChoiceTakesTheOthersWithIt) {
     [{"max_new_tokens": 1000000}, {"max_new_tokens": -1}]})"));
   EXPECT_TRUE(client.read_until("}}").starts_with("HTTP/1.1 400"));
   EXPECT_TRUE(becomes_idle());
+}
+
+TEST_F(HttpServerTest, StreamsEveryEvent) {
+  // The last event often comes while the one before it is being written.
+  constexpr int kStreams = 40, kTokens = 25;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kStreams; ++i) {
+    clients.push_back(std::make_unique<Client>(port_));
+    clients.back()->send(
+        post("/v1/completions", R"({"prompt": "a", "max_tokens": 25, "stream": true})"));
+  }
+  for (const auto& client : clients) {
+    const std::string answer = client->read_until("[DONE]");
+    int num_events = 0;
+    for (size_t at = 0; (at = answer.find("data: {", at)) != answer.npos; ++at) ++num_events;
+    EXPECT_EQ(num_events, kTokens);
+    EXPECT_NE(answer.find(R"("finish_reason":"length")"), answer.npos);
+  }
 }
 
 TEST_F(HttpServerTest, SaysThatARequestCameTooSlowly) {
