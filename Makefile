@@ -2,7 +2,7 @@
 .PHONY: help demo test build lint sanitize clean
 
 help:
-	@echo 'make demo    build, make the demo model, answer with many adapters, measure, write out/report.html'
+	@echo 'make demo    build, make the demo model, serve it with many adapters, measure, write out/report.html'
 	@echo 'make test    unit and golden tests, fuzz targets, lint'
 	@echo 'make sanitize  tests of the engine under the address and thread sanitizers'
 	@echo 'make build   only the command, at build/release/braid'
@@ -10,7 +10,7 @@ help:
 	@echo 'make clean   remove build/ and out/'
 
 demo:
-	@tools/bootstrap.sh requirements/demo.txt
+	@tools/bootstrap.sh requirements/demo.txt requirements/client.txt
 	@tools/run_demo.sh
 
 test:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a real model: makes the demo mixture, quantises it, answers with the base model and
-# every adapter side by side, measures, and writes out/report.html.
+# The main job on a real model: makes the demo mixture, quantises it, serves it with every adapter to the
+# official openai client, measures, and writes out/report.html.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
@@ -29,7 +29,7 @@ for folder in models/adapters/*/; do
   loras+=(--lora "$(basename "$folder")=$folder")
 done
 echo
-"$braid" generate "$model-fp8" "${loras[@]}" --input tools/demo/requests.jsonl --temperature 0 --max-tokens 64 --json >out/answers.jsonl
+"$python" tools/demo/serve.py --braid "$braid" --model "$model-fp8" "${loras[@]}" --requests tools/demo/requests.jsonl --out out/answers.jsonl
 "$python" tools/demo/report.py --show out/answers.jsonl
 echo
 "$braid" bench decode "$model-fp8" "${loras[@]}" --batch 1,8 --adapters 1,8 --rank 16 --context 16 --rounds 3 --steps 16 --json out/bench-fp8.json
