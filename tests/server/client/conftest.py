@@ -22,11 +22,11 @@ ADAPTERS = ROOT / "models/adapters"
 
 
 class Server:
-    """A running server; its address is in `url`."""
+    """A running server; its address is in `url`. `process` goes to subprocess.Popen."""
 
-    def __init__(self, *options, model=MODEL):
+    def __init__(self, *options, model=MODEL, **process):
         command = [PROGRAM, "serve", str(model), "--port", "0", "--log-format", "json", *map(str, options)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **process)
         self.log = []
         for line in self.process.stderr:
             if found := re.search(r"serving \S+ at (http://\S+)", line):
