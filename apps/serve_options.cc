@@ -158,6 +158,16 @@ Status complete(ServeOptions& options) {
     if (folder.empty()) folder = config.model_dir.lexically_normal().parent_path().filename();
     config.model_names.push_back(folder.empty() ? "base" : folder);
   }
+  auto loras = parse_loras(options.engine.lora);
+  if (!loras) return pass_on(loras);
+  for (const NamedAdapter& lora : *loras) {
+    // It would never be reached.
+    if (lora.name == "default" || std::ranges::count(config.model_names, lora.name) > 0)
+      return fail(ErrorCode::kInvalidArgument,
+                  "--lora: the name \"{}\" means the base model; take another, or another "
+                  "--served-model-name",
+                  lora.name);
+  }
   if (!config.adapter_root.empty())
     config.adapter_root = std::filesystem::absolute(config.adapter_root, unresolved);
   options.engine.config.adapter_root = config.adapter_root;

@@ -14,12 +14,20 @@ using testing::HasSubstr;
 using testing::Not;
 
 const std::vector<std::vector<std::string>> kCommands = {
-    {}, {"generate"}, {"validate"}, {"inspect"}, {"quantize"}, {"bench"}, {"bench", "decode"}};
+    {},          {"serve"},    {"generate"}, {"validate"},
+    {"inspect"}, {"quantize"}, {"bench"},    {"bench", "decode"}};
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text = "braid";
   for (const std::string& word : words) text += " " + word;
   return text;
+}
+
+TEST(Braid, ServesNoAdapterUnderTheNameOfTheModel) {
+  const auto result = run_braid({"serve", golden_model(), "--served-model-name", "m", "--lora",
+                                 "m=" + golden_adapter("tinker")});
+  EXPECT_EQ(result.status, 2);
+  EXPECT_THAT(result.err, HasSubstr("--lora: the name \"m\" means the base model"));
 }
 
 TEST(Braid, HasHelpForEveryCommand) {
