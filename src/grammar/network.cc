@@ -83,7 +83,28 @@ void NetworkBuilder::note_copies(StateId first, int32_t stride, int32_t num_copi
   if (!is_full_ && stride > 0) copies_.push_back({first, stride, num_copies, min});
 }
 
-std::vector<bool> NetworkBuilder::find_nullable() const {
+// What leads where, for those who start from the ends of rules.
+struct NetworkBuilder::Backwards {
+  Index epsilons_into;                              // of a state
+  Index calls_into;                                 // of the state a call returns to
+  std::vector<std::vector<int32_t>> calls_of_rule;  // [rules]
+  std::vector<std::vector<RuleId>> rules_from;      // [states], those that start there
+};
+
+NetworkBuilder::Backwards NetworkBuilder::index_backwards() const {
+  Backwards backwards = {
+      .epsilons_into = index_by(epsilons_, num_states(), [](const auto& e) { return e.edge; }),
+      .calls_into = index_by(calls_, num_states(), [](const auto& e) { return e.edge.to; }),
+      .calls_of_rule = std::vector<std::vector<int32_t>>(rules_.size()),
+      .rules_from = std::vector<std::vector<RuleId>>(num_states())};
+  for (size_t i = 0; i < calls_.size(); ++i)
+    backwards.calls_of_rule[calls_[i].edge.rule].push_back(static_cast<int32_t>(i));
+  for (RuleId r = 0; r < static_cast<RuleId>(rules_.size()); ++r)
+    backwards.rules_from[rules_[r].start].push_back(r);
+  return backwards;
+}
+
+std::vector<bool> NetworkBuilder::find_nullable(const Backwards& backwards) const {
   // A state is nullable when its rule can end there without a byte.
   std::vector<bool> nullable = is_final_;
   std::vector<StateId> found;
@@ -95,15 +116,7 @@ std::vector<bool> NetworkBuilder::find_nullable() const {
     nullable[s] = true;
     found.push_back(s);
   };
-  const Index epsilons_into =
-      index_by(epsilons_, num_states(), [](const auto& e) { return e.edge; });
-  const Index calls_into = index_by(calls_, num_states(), [](const auto& e) { return e.edge.to; });
-  std::vector<std::vector<int32_t>> calls_of_rule(rules_.size());
-  for (size_t i = 0; i < calls_.size(); ++i)
-    calls_of_rule[calls_[i].edge.rule].push_back(static_cast<int32_t>(i));
-  std::vector<std::vector<RuleId>> rules_from(num_states());
-  for (RuleId r = 0; r < static_cast<RuleId>(rules_.size()); ++r)
-    rules_from[rules_[r].start].push_back(r);
+  const auto& [epsilons_into, calls_into, calls_of_rule, rules_from] = backwards;
   const auto try_call = [&](int32_t i) {
     const auto& [from, edge] = calls_[i];
     if (nullable[edge.to] && nullable[rules_[edge.rule].start]) mark(from);
@@ -118,7 +131,8 @@ std::vector<bool> NetworkBuilder::find_nullable() const {
   return nullable;
 }
 
-std::vector<int32_t> NetworkBuilder::find_depths(const std::array<bool, 256>& usable) const {
+std::vector<int32_t> NetworkBuilder::find_depths(const Backwards& backwards,
+                                                 const std::array<bool, 256>& usable) const {
   // Knuth's generalisation of Dijkstra's algorithm: states are settled by rising depth, a call once
   // its rule and its return are settled. depth(call) = max(1 + depth(rule), depth(return)).
   std::vector<int32_t> depth(num_states(), kNever);
@@ -133,15 +147,7 @@ std::vector<int32_t> NetworkBuilder::find_depths(const std::array<bool, 256>& us
     if (is_final_[s]) offer(s, 0);
   }
   const Index bytes_into = index_by(bytes_, num_states(), [](const auto& e) { return e.edge.to; });
-  const Index epsilons_into =
-      index_by(epsilons_, num_states(), [](const auto& e) { return e.edge; });
-  const Index calls_into = index_by(calls_, num_states(), [](const auto& e) { return e.edge.to; });
-  std::vector<std::vector<int32_t>> calls_of_rule(rules_.size());
-  for (size_t i = 0; i < calls_.size(); ++i)
-    calls_of_rule[calls_[i].edge.rule].push_back(static_cast<int32_t>(i));
-  std::vector<std::vector<RuleId>> rules_from(num_states());
-  for (RuleId r = 0; r < static_cast<RuleId>(rules_.size()); ++r)
-    rules_from[rules_[r].start].push_back(r);
+  const auto& [epsilons_into, calls_into, calls_of_rule, rules_from] = backwards;
 
   std::vector<bool> settled(num_states(), false);
   const auto try_call = [&](int32_t i) {
@@ -301,7 +307,8 @@ Result<Network> NetworkBuilder::build(const std::array<bool, 256>& usable,
   for (const Rule& rule : rules_) BRAID_CHECK_GE(rule.start, 0);
   Network network;
   network.max_depth_ = limits_.max_depth;
-  network.depth_needed_ = find_depths(usable);
+  const Backwards backwards = index_backwards();
+  network.depth_needed_ = find_depths(backwards, usable);
   const int32_t depth = network.depth_needed_[rules_[network.root()].start];
   if (depth == kNever) {
     return fail(ErrorCode::kInvalidArgument,
@@ -312,7 +319,7 @@ Result<Network> NetworkBuilder::build(const std::array<bool, 256>& usable,
     return fail(ErrorCode::kInvalidArgument, "every text that fits nests {} levels, accepted is {}",
                 depth, limits_.max_depth);
   }
-  const auto nullable = find_nullable();
+  const auto nullable = find_nullable(backwards);
   fill_edges(network, usable);
   fill_starts(network, nullable);
   if (auto status = order_starts(network); !status) return pass_on(status);

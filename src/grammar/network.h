@@ -157,8 +157,11 @@ class NetworkBuilder {
   };
 
   bool has_room_for_edge();
-  std::vector<bool> find_nullable() const;
-  std::vector<int32_t> find_depths(const std::array<bool, 256>& usable) const;
+  struct Backwards;
+  Backwards index_backwards() const;
+  std::vector<bool> find_nullable(const Backwards& backwards) const;
+  std::vector<int32_t> find_depths(const Backwards& backwards,
+                                   const std::array<bool, 256>& usable) const;
   void fill_edges(Network& network, const std::array<bool, 256>& usable) const;
   void fill_starts(Network& network, const std::vector<bool>& nullable) const;
   Status order_starts(Network& network) const;
