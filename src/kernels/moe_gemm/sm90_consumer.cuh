@@ -85,7 +85,8 @@ class Consumer {
   }
 
  private:
-  // u[token, row of A] = scaling * sum_k A[row, k] x[token, k] over each part, 16 rows a warp.
+  // u[token, row of A] = scaling * sum_k A[row, k] x[token, k] over each part. A warp takes 16 rows;
+  // where there are 32 or less, two warps share them, each with every other 16 columns.
   __device__ __forceinline__ void shrink() {
     const StageHeader& first = ring_.header();
     const int first_row = first.first_row, num_tokens = first.num_tokens, slab = first.index;
@@ -95,7 +96,9 @@ class Consumer {
     const float scaling_gate = first.scaling_gate, scaling_up = first.scaling_up;
     const int columns = p_.sizes.hidden_size / kShrinkParts;
     const int depth = shrink_depth<Config>(columns, rows, num_tokens);
-    const int my_rows = min(16, rows - 16 * warp_);
+    const bool in_pairs = rows <= 32;
+    const int group = in_pairs ? warp_ / 2 : warp_, second = in_pairs ? warp_ % 2 : 0;
+    const int my_rows = min(16, rows - 16 * group);
 #pragma unroll 1
     for (int part = first_part; part < first_part + num_parts; ++part) {
       float d[kColumnTiles][4] = {};
@@ -103,23 +106,41 @@ class Consumer {
       for (int k = 0; k < columns; k += depth) {
         if (k > 0 || part > first_part) ring_.wait_full();
         if (my_rows > 0) {
-          const uint8_t* a = ring_.data() + warp_ * 512 + lane_ * (my_rows > 8 ? 16 : 8);
-          uint32_t b = shared_address(ring_.data() + 2 * depth * rows +
-                                      lane_ % 8 * shrink_x_stride(depth) + lane_ / 8 % 2 * 16);
-#pragma unroll 4
-          for (int steps = min(depth, columns - k) / 16; steps > 0; --steps) {
-            const uint4 fragment = load_fragment<1>(a, my_rows > 8);
-#pragma unroll
-            for (int j = 0; j < kColumnTiles; ++j) {
-              if (8 * j >= num_tokens) break;
-              const uint2 x = ldmatrix_x2(b + j * 8 * shrink_x_stride(depth));
-              mma_m16n8k16(d[j], fragment, x.x, x.y);
-            }
-            a += 32 * rows;
-            b += 32;
+          const int num_steps = min(depth, columns - k) / 16;
+          const int step = in_pairs ? 2 : 1, begin = in_pairs ? (k / 16 + second) % 2 : 0;
+          const int mine = (num_steps - begin + step - 1) / step;
+          const int x_stride = shrink_x_stride(depth);
+          const uint8_t* a = ring_.data() + group * 512 + begin * 32 * rows;
+          const uint32_t b = shared_address(ring_.data() + 2 * depth * rows + lane_ % 8 * x_stride +
+                                            lane_ / 8 % 2 * 16 + 32 * begin);
+          if (my_rows <= 8) {
+            shrink_steps<kColumnTiles, 8>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
+          } else if (num_tokens <= 8) {
+            shrink_steps<1, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
+          } else if (num_tokens <= 16) {
+            shrink_steps<2, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
+          } else {
+            shrink_steps<kColumnTiles, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
           }
         }
         ring_.release(lane_);
+      }
+      if (in_pairs) {
+        float4* const other = reinterpret_cast<float4*>(shared_.scratch) + group * 32 + lane_;
+        consumer_barrier();  // what lay there has been read
+        if (second == 1) {
+#pragma unroll
+          for (int j = 0; j < kColumnTiles; ++j)
+            if (8 * j < num_tokens) other[64 * j] = make_float4(d[j][0], d[j][1], d[j][2], d[j][3]);
+        }
+        consumer_barrier();
+        if (second == 1) continue;
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j) {
+          if (8 * j >= num_tokens) break;
+          const float4 add = other[64 * j];
+          d[j][0] += add.x, d[j][1] += add.y, d[j][2] += add.z, d[j][3] += add.w;
+        }
       }
       if (my_rows <= 0) continue;
 #pragma unroll
@@ -128,7 +149,7 @@ class Consumer {
         for (int i = 0; i < 4; ++i) {
           const int n = 8 * j + column_ + i % 2, in_tile = row_ + i / 2 * 8;
           if (n >= num_tokens || in_tile >= my_rows) continue;
-          const int r = 64 * slab + 16 * warp_ + in_tile;
+          const int r = 64 * slab + 16 * group + in_tile;
           const auto store = [&](int rank_row, int of_up, float value) {
             u_of(p_, rank_row / 16,
                  first_row + n)[(of_up * kShrinkParts + part) * 16 + rank_row % 16] = value;
@@ -138,11 +159,35 @@ class Consumer {
         }
       }
     }
-    if (my_rows <= 0) return;
+    if (my_rows <= 0 || second == 1) return;
     __threadfence();
     fence_proxy_async();
     __syncwarp();
     if (lane_ == 0) atomicAdd(p_.workspace.run_ready + ready_index, num_parts);
+  }
+
+  // d += A x over num_steps steps of 16 columns, each `step` of them on, for up to kActive tiles of
+  // 8 tokens. No branch within, so that the loads of several steps are under way at once.
+  template <int kActive, int kRows>
+  __device__ __forceinline__ void shrink_steps(float (&d)[kColumnTiles][4], const uint8_t* a,
+                                               int a_bytes, uint32_t x, int x_stride,
+                                               int num_tokens, int num_steps, int step) {
+    constexpr int kTiles = kActive < kColumnTiles ? kActive : kColumnTiles;
+    uint32_t of_tile[kTiles];
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) of_tile[j] = 8 * j < num_tokens ? j * 8 * x_stride : 0;
+    a += lane_ * kRows;
+#pragma unroll 4
+    for (int i = 0; i < num_steps; ++i) {
+      const uint4 fragment = load_fragment<1>(a, kRows == 16);
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+        const uint2 b = ldmatrix_x2(x + of_tile[j]);
+        mma_m16n8k16(d[j], fragment, b.x, b.y);
+      }
+      a += step * a_bytes;
+      x += step * 32;
+    }
   }
 
   __device__ __forceinline__ void weight_tile() {
