@@ -216,8 +216,9 @@ TEST(MoePlanText, NamesTileGuessAndPrefetch) {
     return to_string(kernels::plan_moe_layer(sizes, tokens, with_adapters, 132));
   };
   EXPECT_EQ(plan(1, true), "small batch, tile 8");
-  EXPECT_EQ(plan(64, true), "tile 16, 33 experts guessed, 7 prefetched");
-  EXPECT_EQ(plan(64, false), "tile 32, 33 experts guessed, 7 prefetched");
+  EXPECT_EQ(plan(64, true), "tile 16, 33 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(64, false), "tile 32, 33 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(256, false), "tile 32, 33 experts guessed, 7 prefetched");
   EXPECT_EQ(plan(8192, false), "tile 64, 0 experts guessed, 7 prefetched");
 }
 

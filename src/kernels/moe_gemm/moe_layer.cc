@@ -67,7 +67,8 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
                                           sizes.num_experts, kMaxGuessedExperts});
   constexpr double kPrefetchBytes = 16e6;
   const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
-  const int32_t prefetched = miss > 0.5
+  // Before so many tokens it only makes the lists and x wait.
+  const int32_t prefetched = miss > 0.5 || num_tokens <= 128
                                  ? 0
                                  : std::min(sizes.num_experts - guessed,
                                             static_cast<int32_t>(kPrefetchBytes / expert_bytes));

@@ -114,7 +114,7 @@ struct MoeCounts {
   int32_t listed;
 };
 
-// Device memory between the three kernels. Rows are pairs sorted by (expert, adapter), each tile
+// Device memory between the kernels. Rows are pairs sorted by (expert, adapter), each tile
 // starting at a multiple of 8; R rows at most. Filled by moe_workspace().
 struct MoeWorkspace {
   MoeCounts* counts = nullptr;

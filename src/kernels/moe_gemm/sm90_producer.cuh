@@ -182,6 +182,8 @@ class Producer {
       if (Config::kLora && k == find_runs_at) load_runs(tile, index);
       // The answer is there when this tile's loads have been issued.
       if (k == claim_at) claim();
+      // With stages of weights still under way: asking takes long where memory is busy.
+      if (Config::kLora && kGateUp && k == depth - 1 && num_expand_cells_ > 0) wait_for_shrink();
       if (lane_ == 0) {
         StageHeader& header = ring_.header();
         if (k == 0) begin_tile(header, tile, index);
@@ -202,7 +204,6 @@ class Producer {
     num_guessed_ = 0;
     if constexpr (Config::kLora) {
       if (num_expand_cells_ > 0) {
-        if constexpr (kGateUp) wait_for_shrink();
         factors<Config::kExpandCells, kExpandStepBytes>(tile, num_expand_cells_,
                                                         /*down=*/!kGateUp, 0);
       }

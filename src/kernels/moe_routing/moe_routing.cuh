@@ -17,7 +17,6 @@ namespace braid::kernels {
 inline constexpr int kRoutingThreads = 512;
 inline constexpr int kRoutingWarps = kRoutingThreads / 32;
 inline constexpr int kMaxExperts = 512;
-inline constexpr int kMaxTopK = 16;
 
 // What of MoePlan concerns routing.
 struct RoutingPlan {
