@@ -85,8 +85,8 @@ class Consumer {
   }
 
  private:
-  // u[token, row of A] = scaling * sum_k A[row, k] x[token, k] over each part. A warp takes 16 rows;
-  // where there are 32 or less, two warps share them, each with every other 16 columns.
+  // u[token, row of A] = scaling * sum_k A[row, k] x[token, k] over each part. A warp takes 16
+  // rows; where there are 32 or less, two warps share them, each with every other 16 columns.
   __device__ __forceinline__ void shrink() {
     const StageHeader& first = ring_.header();
     const int first_row = first.first_row, num_tokens = first.num_tokens, slab = first.index;
