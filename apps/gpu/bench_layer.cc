@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
 
 #include "apps/commands.h"
@@ -28,7 +29,15 @@ namespace {
 
 using kernels::MoeAdapterSlot;
 using kernels::MoeLayerParams;
+using kernels::MoeLoraPlan;
 using kernels::MoeSizes;
+
+// By name; nothing for auto, which is the plan's own choice.
+const std::map<std::string, std::optional<MoeLoraPlan>> kLoraPlans = {
+    {"fused", MoeLoraPlan::kFused},
+    {"two-stream", MoeLoraPlan::kTwoStream},
+    {"serial", MoeLoraPlan::kSerial},
+    {"auto", std::nullopt}};
 
 struct LayerOptions {
   std::string model;
@@ -37,6 +46,7 @@ struct LayerOptions {
   std::vector<int32_t> adapters = {0, 1, 4};
   std::vector<int32_t> ranks = {16};
   std::vector<std::string> layouts = {"per-expert"};
+  std::vector<std::string> lora_plans = {"auto"};
   std::string routing = "uniform";
   int32_t layers = 8;
   int32_t experts = 0;
@@ -45,6 +55,7 @@ struct LayerOptions {
   int32_t prefetch = -1;
   int32_t guess = -1;
   int32_t small_batch = 8;
+  int32_t side_ctas = -1;
   bool print_plans = false;
   std::string json;
 };
@@ -215,6 +226,7 @@ void make_adapters(Layers& layers, int32_t num_layers, int32_t max_adapters, int
 struct Arm {
   std::string name;
   int32_t num_adapters = 0;
+  std::optional<MoeLoraPlan> lora_plan;
   bool loaded_only = false;  // adapters are there, no token uses one
   LayerBytes bytes;          // mean of the layers
   kernels::MoePlan plan;
@@ -223,9 +235,61 @@ struct Arm {
   std::vector<double> us;           // a layer, one a round
 };
 
+std::vector<Arm> make_arms(const LayerOptions& options) {
+  std::vector<Arm> arms;
+  for (const int32_t n : options.adapters) {
+    if (n == 0) arms.emplace_back().name = "base";
+    for (const std::string& name : options.lora_plans) {
+      if (n == 0) continue;
+      Arm& arm = arms.emplace_back();
+      arm.num_adapters = n, arm.lora_plan = kLoraPlans.at(name);
+      arm.name = fmt::format("{} adapters{}", n, name == "auto" ? "" : " " + name);
+    }
+  }
+  const int32_t most = *std::max_element(options.adapters.begin(), options.adapters.end());
+  if (most > 0) {
+    Arm& arm = arms.emplace_back();
+    arm.name = "loaded", arm.num_adapters = most, arm.loaded_only = true;
+    arm.lora_plan = kLoraPlans.at(options.lora_plans.front());
+  }
+  return arms;
+}
+
+kernels::MoePlan make_plan(const LayerOptions& options, const MoeSizes& sizes, int32_t tokens,
+                           const Arm& arm, int32_t num_sms) {
+  kernels::MoePlan plan =
+      kernels::plan_moe_layer(sizes, tokens, arm.num_adapters > 0, num_sms, arm.lora_plan);
+  if (options.tile_tokens > 0) plan.tile_tokens = options.tile_tokens;
+  if (options.prefetch >= 0) plan.num_prefetched_experts = options.prefetch;
+  if (options.guess >= 0) plan.num_guessed_experts = options.guess;
+  if (options.side_ctas >= 0 && plan.num_side_ctas > 0) {
+    plan.num_side_ctas = options.side_ctas;
+    // A guessed tile is its CTA's.
+    const int32_t ctas = 2 * num_sms - options.side_ctas;
+    plan.num_guessed_experts =
+        std::min(plan.num_guessed_experts, ctas / (sizes.moe_intermediate_size / 64));
+  }
+  if (tokens > options.small_batch) plan.small_batch = false;
+  return plan;
+}
+
+void print_plans(const LayerOptions& options, const MoeSizes& sizes) {
+  constexpr int32_t kSmsOfH100 = 132;
+  const int32_t num_sms = num_devices() > 0 ? device_facts().num_sms : kSmsOfH100;
+  for (const int32_t tokens : options.tokens) {
+    for (const Arm& arm : make_arms(options)) {
+      if (arm.loaded_only) continue;
+      const kernels::MoePlan plan = make_plan(options, sizes, tokens, arm, num_sms);
+      fmt::print("T {} {}: {}{}\n", tokens, arm.name,
+                 arm.num_adapters > 0 ? fmt::format("LoRA {}, ", to_string(plan.lora_plan)) : "",
+                 to_string(plan));
+    }
+  }
+}
+
 struct Row {
   int32_t tokens, rank, num_adapters;
-  std::string layout, arm;
+  std::string layout, arm, lora_plan;
   int32_t experts_hit, tile_tokens;
   double us, p10, p90, floor_us, share, ratio, floor_ratio;
 };
@@ -283,24 +347,21 @@ class LayerBench {
     DeviceBuffer y(x.bytes());
     const DeviceBuffer ids(static_cast<size_t>(tokens * s.top_k) * 4);
     kernels::fill_bf16(x.as<Bf16>(), static_cast<int64_t>(x.bytes() / 2), 1.0f, 7, stream_.get());
-    size_t bytes = 0;
-    kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank), nullptr, &bytes);
-    DeviceBuffer workspace(bytes);
-    workspace.fill(0);
-
     base_y_.clear(), base_reference_.clear();
-    std::vector<Arm> arms;
-    for (const int32_t n : options_.adapters) {
-      if (n == 0) arms.emplace_back().name = "base";
-      if (n > 0) {
-        Arm& arm = arms.emplace_back();
-        arm.name = fmt::format("{} adapters", n), arm.num_adapters = n;
-      }
+    std::vector<Arm> arms = make_arms(options_);
+    const auto workspace_at = [&](MoeLoraPlan lora_plan, void* base, size_t* bytes) {
+      return kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank), base, bytes,
+                                    lora_plan);
+    };
+    size_t most_bytes = 0;
+    for (Arm& arm : arms) {
+      arm.plan = make_plan(options_, s, tokens, arm, facts_.num_sms);
+      size_t bytes = 0;
+      workspace_at(arm.plan.lora_plan, nullptr, &bytes);
+      most_bytes = std::max(most_bytes, bytes);
     }
-    if (most > 0) {
-      Arm& arm = arms.emplace_back();
-      arm.name = "loaded", arm.num_adapters = most, arm.loaded_only = true;
-    }
+    DeviceBuffer workspace(most_bytes);
+    workspace.fill(0);
     for (Arm& arm : arms) {
       std::vector<int32_t> slots;
       for (int32_t t = 0; t < tokens; ++t) {
@@ -315,13 +376,6 @@ class LayerBench {
         arm.bytes.experts_hit += one.experts_hit;
       }
       arm.bytes.experts_hit /= options_.layers;
-      kernels::MoePlan& plan = arm.plan;
-      plan = kernels::plan_moe_layer(s, tokens, arm.num_adapters > 0, facts_.num_sms);
-      if (options_.tile_tokens > 0) plan.tile_tokens = options_.tile_tokens;
-      if (options_.prefetch >= 0) plan.num_prefetched_experts = options_.prefetch;
-      if (options_.guess >= 0) plan.num_guessed_experts = options_.guess;
-      if (tokens > options_.small_batch) plan.small_batch = false;
-      if (options_.print_plans) fmt::print("T {} {}: {}\n", tokens, arm.name, to_string(plan));
       const auto enqueue = [&] {
         for (int32_t l = 0; l < options_.layers; ++l) {
           const auto at = static_cast<size_t>(l);
@@ -336,9 +390,8 @@ class LayerBench {
             p.adapter_slot_of_token = arm.slots[0].as<int32_t>();
             p.num_slots = most;
           }
-          p.workspace = kernels::moe_workspace(s, tokens, std::max(1, most), std::max(8, rank),
-                                               workspace.data(), nullptr);
-          kernels::launch_moe_layer(p, plan, stream_.get());
+          p.workspace = workspace_at(arm.plan.lora_plan, workspace.data(), nullptr);
+          kernels::launch_moe_layer(p, arm.plan, stream_.get(), side_.get());
         }
       };
       y.fill(0xff);  // NaN
@@ -367,6 +420,7 @@ class LayerBench {
       Row row = {};
       row.tokens = tokens, row.rank = rank, row.num_adapters = arm.num_adapters;
       row.layout = layout, row.arm = arm.name;
+      if (arm.num_adapters > 0) row.lora_plan = to_string(arm.plan.lora_plan);
       row.experts_hit = arm.bytes.experts_hit, row.tile_tokens = arm.plan.tile_tokens;
       row.us = us;
       row.p10 = sorted[sorted.size() / 10], row.p90 = sorted[sorted.size() * 9 / 10];
@@ -433,6 +487,7 @@ class LayerBench {
   LayerOptions options_;
   DeviceFacts facts_;
   Stream stream_;
+  ForkJoin side_;
   Layers layers_;
   double read_rate_ = 0;
   std::vector<Row> rows_;
@@ -479,6 +534,7 @@ Json to_json(const LayerBench& bench, const LayerOptions& options) {
          {"layout", r.layout},
          {"rank", r.rank},
          {"adapters", r.num_adapters},
+         {"lora_plan", r.lora_plan},
          {"experts_hit", r.experts_hit},
          {"tile_tokens", r.tile_tokens},
          {"us", r.us},
@@ -493,10 +549,11 @@ Json to_json(const LayerBench& bench, const LayerOptions& options) {
 }
 
 void run_bench_layer(const LayerOptions& options) {
-  if (num_devices() == 0) leave("bench layer needs a GPU of compute capability 9.0");
   if (options.weights != "fp8") leave("--weights takes fp8", 2);
   auto sizes = read_sizes(options);
   if (!sizes) leave(sizes.error().message);
+  if (options.print_plans) return print_plans(options, *sizes);
+  if (num_devices() == 0) leave("bench layer needs a GPU of compute capability 9.0");
   LayerBench bench(options, *sizes);
   for (const std::string& layout : options.layouts) {
     for (const int32_t rank : options.ranks) bench.run(rank, layout);
@@ -518,7 +575,9 @@ void add_bench_layer(CLI::App& bench) {
       "\nExamples:\n"
       "  braid bench layer --model configs/Qwen3.5-35B-A3B/config.json --tokens 1,8,64\n"
       "  braid bench layer --model configs/Qwen3-30B-A3B/config.json --adapters 0,1,4,8 --rank 16 "
-      "--layout per-expert,shared-outer --json out.json");
+      "--layout per-expert,shared-outer --json out.json\n"
+      "  braid bench layer --model configs/Qwen3.5-35B-A3B/config.json --adapters 0,1,8 --lora-plan "
+      "fused,two-stream,serial");
   const auto list = [&](const char* name, auto& to, const char* what) {
     command->add_option(name, to, what)->delimiter(',')->capture_default_str();
   };
@@ -529,6 +588,13 @@ void add_bench_layer(CLI::App& bench) {
   list("--adapters", options->adapters, "Different adapters in the batch; 0 is the base alone");
   list("--rank", options->ranks, "Ranks of the adapters");
   list("--layout", options->layouts, "per-expert, shared-outer");
+  command
+      ->add_option("--lora-plan", options->lora_plans,
+                   "Where the adapters' part is computed: fused, two-stream, serial, or auto, the "
+                   "fastest by measurement; of several each is an arm")
+      ->delimiter(',')
+      ->check(CLI::IsMember(kLoraPlans))
+      ->capture_default_str();
   command->add_option("--routing", options->routing, "uniform, zipf:S or hot")
       ->capture_default_str();
   command->add_option("--layers", options->layers, "Layers in the graph, all distinct")
@@ -543,7 +609,10 @@ void add_bench_layer(CLI::App& bench) {
       ->add_option("--small-batch", options->small_batch,
                    "Tokens up to which the GEMMs choose the experts themselves")
       ->capture_default_str();
-  command->add_flag("--print-plans", options->print_plans, "Show how each batch is run");
+  command->add_option("--side-ctas", options->side_ctas,
+                      "CTAs left to the side stream instead of the plan's");
+  command->add_flag("--print-plans", options->print_plans,
+                    "Show how each batch would be run, and measure nothing");
   command->add_option("--json", options->json, "Write the rows to this file")->type_name("FILE");
   command->callback([=] { run_bench_layer(*options); });
 }

@@ -82,6 +82,20 @@ float Event::since(const Event& begin) const {
   return ms;
 }
 
+ForkJoin::ForkJoin() {
+  int lowest, highest;
+  check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "cudaDeviceGetStreamPriorityRange");
+  check(cudaStreamCreateWithPriority(&side_.stream, cudaStreamNonBlocking, highest),
+        "cudaStreamCreateWithPriority");
+  for (CudaEvent* event : {&side_.forked, &side_.joined})
+    check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
+}
+ForkJoin::~ForkJoin() {
+  cudaEventDestroy(side_.forked);
+  cudaEventDestroy(side_.joined);
+  cudaStreamDestroy(side_.stream);
+}
+
 Graph Graph::capture(const Stream& stream, const std::function<void()>& enqueue) {
   check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
         "cudaStreamBeginCapture");

@@ -9,7 +9,6 @@
 
 #include "base/cuda_fwd.h"
 
-struct CUevent_st;
 struct CUgraphExec_st;
 
 // Owners of CUDA objects. Calls that fail throw CudaError. Without CUDA only num_devices() exists
@@ -101,7 +100,21 @@ class Event {
   float since(const Event& begin) const;
 
  private:
-  CUevent_st* event_ = nullptr;
+  CudaEvent event_ = nullptr;
+};
+
+// A stream for work beside another's, of the highest priority: it is there to fill gaps.
+class ForkJoin {
+ public:
+  ForkJoin();
+  ForkJoin(const ForkJoin&) = delete;
+  ForkJoin& operator=(const ForkJoin&) = delete;
+  ~ForkJoin();
+
+  SideStream get() const { return side_; }
+
+ private:
+  SideStream side_;
 };
 
 // What was put on a stream, to be run again and again.

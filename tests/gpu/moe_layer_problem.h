@@ -69,6 +69,7 @@ class LayerProblem {
   std::vector<int32_t> slots;        // [T]
   int32_t tile_tokens = 0;           // 0: the plan's
   bool small_batch = false;          // even where the plan has a routing kernel
+  kernels::MoeLoraPlan lora_plan = kernels::MoeLoraPlan::kFused;  // before upload()
 
  private:
   kernels::MoeLayerParams host_params() const;

@@ -7,11 +7,13 @@
 #include "base/ids.h"
 #include "kernels/moe_gemm/layout.h"
 #include "tests/gpu/moe_layer_problem.h"
+#include "tests/support/close.h"
 #include "tests/support/cuda.h"
 
 namespace braid::test {
 namespace {
 
+using kernels::MoeLoraPlan;
 using kernels::MoeSizes;
 
 constexpr MoeSizes kSmall = {.hidden_size = 256,
@@ -138,17 +140,80 @@ const Case kCases[] = {
 INSTANTIATE_TEST_SUITE_P(Shapes, MoeLayer, testing::ValuesIn(kCases),
                          [](const auto& test) { return std::string(test.param.name); });
 
-TEST(MoeLayerBase, AdaptersLoadedButUnusedChangeNoBit) {
+// The other LoRA plans where there are adapters. A case has the tile that its number of tokens
+// asks for, so those with their own are left out.
+std::vector<Case> cases_with_adapters(int32_t max_tokens) {
+  std::vector<Case> cases;
+  for (const Case& test : kCases) {
+    if (!test.shape.ranks.empty() && test.shape.num_tokens <= max_tokens && test.tile_tokens == 0)
+      cases.push_back(test);
+  }
+  return cases;
+}
+
+void expect_right_twice(const LayerShape& shape, MoeLoraPlan lora_plan) {
+  LayerProblem problem(shape, /*seed=*/1);
+  problem.lora_plan = lora_plan;
+  problem.router.routed_scaling = 1.7f;
+  const auto y = problem.run();
+  EXPECT_EQ(problem.why_wrong(), "");
+  EXPECT_EQ(problem.run(), y);
+}
+
+class MoeLayerTwoStream : public testing::TestWithParam<Case> {};
+TEST_P(MoeLayerTwoStream, MatchesReferenceTwice) {
+  BRAID_NEEDS_CUDA();
+  expect_right_twice(GetParam().shape, MoeLoraPlan::kTwoStream);
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, MoeLayerTwoStream, testing::ValuesIn(cases_with_adapters(256)),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+class MoeLayerSerial : public testing::TestWithParam<Case> {};
+TEST_P(MoeLayerSerial, MatchesReferenceTwice) {
+  BRAID_NEEDS_CUDA();
+  expect_right_twice(GetParam().shape, MoeLoraPlan::kSerial);
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, MoeLayerSerial, testing::ValuesIn(cases_with_adapters(8192)),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+// Wider than the fused plan can be.
+TEST(MoeLayerWide, MatchesReference) {
+  BRAID_NEEDS_CUDA();
+  for (const MoeLoraPlan lora_plan : {MoeLoraPlan::kTwoStream, MoeLoraPlan::kSerial}) {
+    expect_right_twice({.num_tokens = 3,
+                        .sizes = {.hidden_size = 128,
+                                  .moe_intermediate_size = 2176,
+                                  .num_experts = 4,
+                                  .num_shared_experts = 0,
+                                  .top_k = 2},
+                        .ranks = {16, 40}},
+                       lora_plan);
+  }
+}
+
+// What follows holds for every LoRA plan.
+class MoeLoraPlans : public testing::TestWithParam<MoeLoraPlan> {};
+INSTANTIATE_TEST_SUITE_P(Plans, MoeLoraPlans,
+                         testing::Values(MoeLoraPlan::kFused, MoeLoraPlan::kTwoStream,
+                                         MoeLoraPlan::kSerial),
+                         [](const auto& test) {
+                           std::string name = to_string(test.param);
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+TEST_P(MoeLoraPlans, AdaptersLoadedButUnusedChangeNoBit) {
   BRAID_NEEDS_CUDA();
   for (const int32_t tokens : {1, 8, 40, 150}) {
     LayerProblem problem(
         {.num_tokens = tokens, .sizes = kShared, .ranks = {16, 64}, .base_share = 2}, 3);
+    problem.lora_plan = GetParam();
     EXPECT_EQ(problem.run(true), problem.run(false)) << tokens << " tokens";
   }
 }
 
 // The delta with nothing to hide behind: base weights of zero.
-TEST(MoeLayerDelta, AloneIsWithinOnePerCent) {
+TEST_P(MoeLoraPlans, DeltaAloneIsWithinOnePerCent) {
   BRAID_NEEDS_CUDA();
   LayerProblem problem({.num_tokens = 24,
                         .sizes = kShared,
@@ -157,22 +222,38 @@ TEST(MoeLayerDelta, AloneIsWithinOnePerCent) {
                         .base_share = 0,
                         .weight_size = 0},
                        4);
+  problem.lora_plan = GetParam();
   const std::vector<float> y = problem.run();
   EXPECT_EQ(problem.why_wrong(), "");
   EXPECT_LT(problem.delta_error(y), 1e-2);
 }
 
+TEST_P(MoeLoraPlans, AgreeWithFused) {
+  BRAID_NEEDS_CUDA();
+  const LayerShape shape = {.num_tokens = 60,
+                            .sizes = kShared,
+                            .ranks = {16, 8, 64},
+                            .layouts = {kPerExpert, kSharedOuter, kOneA}};
+  LayerProblem problem(shape, 11);
+  problem.lora_plan = GetParam();
+  // Codes of h that fall to the other side are an eighth off; few do.
+  EXPECT_LT(relative_l2(problem.run(), LayerProblem(shape, 11).run()), 5e-3);
+}
+
 // Every token alone gives the bits it has in the batch, whatever tile the batch's size chose.
-TEST(MoeLayerBits, DoNotDependOnTheBatch) {
+TEST_P(MoeLoraPlans, BitsDoNotDependOnTheBatch) {
   BRAID_NEEDS_CUDA();
   for (const int32_t tokens : {5, 30, 100, 200}) {
     const LayerShape shape = {.num_tokens = tokens,
                               .sizes = kShared,
                               .ranks = {16, 8, 64},
                               .layouts = {kPerExpert, kSharedOuter, kOneA}};
-    const std::vector<float> all = LayerProblem(shape, 9).run();
+    LayerProblem problem(shape, 9);
+    problem.lora_plan = GetParam();
+    const std::vector<float> all = problem.run();
     for (const int32_t t : {0, tokens / 2, tokens - 1}) {
       LayerProblem alone(shape, 9);
+      alone.lora_plan = GetParam();
       alone.keep_token(t);
       const auto begin = all.begin() + int64_t{t} * kShared.hidden_size;
       EXPECT_EQ(alone.run(), std::vector<float>(begin, begin + kShared.hidden_size))
@@ -182,24 +263,28 @@ TEST(MoeLayerBits, DoNotDependOnTheBatch) {
 }
 
 // One captured graph, replayed with other logits, adapters and x each time, against eager launches.
-TEST(MoeLayerGraph, ThousandReplaysWithChangingRoutingEqualEager) {
+TEST_P(MoeLoraPlans, ThousandReplaysWithChangingRoutingEqualEager) {
   BRAID_NEEDS_CUDA();
   LayerProblem problem({.num_tokens = 40,
                         .sizes = kShared,
                         .ranks = {16, 8, 24},
                         .layouts = {kPerExpert, kSharedOuter}},
                        10);
+  problem.lora_plan = GetParam();
   problem.upload();
   const Stream stream;
+  const ForkJoin side;
   const Graph graph = Graph::capture(stream, [&] {
-    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get());
+    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(),
+                              side.get());
   });
   for (int i = 0; i < 1000; ++i) {
     problem.change_inputs(static_cast<uint32_t>(100 + i));
     graph.launch(stream);
     stream.wait();
     const std::vector<Bf16> replayed = problem.download_y();
-    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get());
+    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(),
+                              side.get());
     stream.wait();
     ASSERT_EQ(replayed, problem.download_y()) << "replay " << i;
   }
@@ -220,6 +305,51 @@ TEST(MoePlanText, NamesTileGuessAndPrefetch) {
   EXPECT_EQ(plan(64, false), "tile 32, 33 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(256, false), "tile 32, 33 experts guessed, 7 prefetched");
   EXPECT_EQ(plan(8192, false), "tile 64, 0 experts guessed, 7 prefetched");
+}
+
+TEST(MoePlanText, SaysWhatIsLeftToTheSideStream) {
+  const auto plan = [&](MoeLoraPlan lora_plan, int32_t tokens, bool with_adapters) {
+    return to_string(kernels::plan_moe_layer(kSmall, tokens, with_adapters, 132, lora_plan));
+  };
+  EXPECT_EQ(plan(MoeLoraPlan::kTwoStream, 2, true),
+            "tile 8, 0 experts guessed, 0 prefetched, 32 CTAs left to the side stream");
+  EXPECT_EQ(plan(MoeLoraPlan::kSerial, 2, true), "tile 8, 0 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(MoeLoraPlan::kTwoStream, 2, false), "small batch, tile 8");
+  // The lanes of a warp list a tile's runs.
+  EXPECT_EQ(plan(MoeLoraPlan::kSerial, 8192, true), "tile 32, 0 experts guessed, 8 prefetched");
+  // Large batches leave no gaps to a side stream.
+  EXPECT_EQ(plan(MoeLoraPlan::kTwoStream, 257, true), "tile 32, 0 experts guessed, 8 prefetched");
+}
+
+TEST(MoeLoraPlanLimits, NameThePlanAndWhatItNeeds) {
+  const kernels::MoeAdapterSlot adapter;
+  kernels::MoeLayerParams p;
+  p.sizes = kSmall;
+  p.num_tokens = 257;
+  kernels::MoePlan plan = {.lora_plan = MoeLoraPlan::kTwoStream};
+  EXPECT_EQ(why_unsupported(p, plan), "");
+  p.adapters = &adapter;
+  EXPECT_EQ(why_unsupported(p, plan),
+            "num_tokens = 257 with LoRA plan two-stream, need at most 256");
+  p.num_tokens = 2;
+  plan.small_batch = true;
+  EXPECT_EQ(why_unsupported(p, plan), "a small batch with LoRA plan two-stream, need fused");
+  plan.lora_plan = MoeLoraPlan::kFused;
+  EXPECT_EQ(why_unsupported(p, plan), "");
+  p.sizes.moe_intermediate_size = 2176;
+  EXPECT_EQ(why_unsupported(p, plan),
+            "moe_intermediate_size = 2176 with LoRA plan fused, need at most 2048");
+  EXPECT_EQ(kernels::plan_moe_layer(p.sizes, 2, true, 132).lora_plan, MoeLoraPlan::kSerial);
+  p.sizes = kSmall;
+  alignas(1024) std::byte memory[1024];
+  p.workspace = kernels::moe_workspace(kSmall, 2, 1, 8, memory, nullptr);
+  plan = {.lora_plan = MoeLoraPlan::kSerial};
+  EXPECT_EQ(why_unsupported(p, plan), "LoRA plan serial, the workspace is for fused");
+  p.workspace = kernels::moe_workspace(kSmall, 2, 1, 8, memory, nullptr, MoeLoraPlan::kTwoStream);
+  EXPECT_EQ(why_unsupported(p, plan), "");
+  plan.lora_plan = MoeLoraPlan::kFused;
+  EXPECT_EQ(why_unsupported(p, plan),
+            "LoRA plan fused, the workspace is for two-stream and serial");
 }
 
 TEST(MoeLayerLimits, APlanForOtherTokensIsRefused) {

@@ -9,9 +9,9 @@
 
 namespace braid::kernels {
 
-template <MoeGemm kGemm, int kTokens, bool kLora, bool kSmallBatch = false>
+template <MoeGemm kGemm, int kTokens, bool kLora, bool kSmallBatch = false, bool kRaw = false>
 void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  using Config = GemmConfig<kGemm, kTokens, kLora, kSmallBatch>;
+  using Config = GemmConfig<kGemm, kTokens, kLora, kSmallBatch, kRaw>;
   static_assert(Config::kRingBytes >= 3 * Config::stage_bytes(kTokens));
   static_assert(sizeof(GemmShared<Config>) <= Config::kSharedBytes);
   constexpr const char* kName = kGemm == MoeGemm::kGateUp ? "moe_gate_up" : "moe_down";
@@ -22,7 +22,8 @@ void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream
   (void)allowed;
   // No more CTAs than a small batch has use for: they would only be in the way of the next
   // kernel's.
-  int num_ctas = Config::kCtasPerSm * plan.num_sms;
+  int num_ctas =
+      Config::kCtasPerSm * plan.num_sms - (lora_is_apart(p, plan) ? plan.num_side_ctas : 0);
   if (plan.small_batch && !(kLora && kSmallBatch)) {
     const int tiles = kSmallBatch ? p.sizes.moe_intermediate_size / 64 : p.sizes.hidden_size / 128;
     num_ctas = std::min(num_ctas, p.num_tokens * p.sizes.pairs_per_token() * tiles);
@@ -38,25 +39,29 @@ void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream
 }
 
 // From the plan's tile to the kernel made for it.
-template <MoeGemm kGemm, bool kLora>
+template <MoeGemm kGemm, bool kLora, bool kRaw = false>
 void launch_gemm_for_tile(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  if constexpr (kGemm == MoeGemm::kGateUp) {
+  if constexpr (kGemm == MoeGemm::kGateUp && !kRaw) {
     if (plan.small_batch)
       return launch_gemm<kGemm, kSmallBatchTokens, kLora, true>(p, plan, stream);
   }
   switch (plan.tile_tokens) {
     case 8:
-      return launch_gemm<kGemm, 8, kLora>(p, plan, stream);
+      return launch_gemm<kGemm, 8, kLora, false, kRaw>(p, plan, stream);
     case 16:
-      return launch_gemm<kGemm, 16, kLora>(p, plan, stream);
+      return launch_gemm<kGemm, 16, kLora, false, kRaw>(p, plan, stream);
     case 32:
-      return launch_gemm<kGemm, 32, kLora>(p, plan, stream);
+      return launch_gemm<kGemm, 32, kLora, false, kRaw>(p, plan, stream);
     case 64:
-      // With LoRA its accumulators and fragments would not fit in registers.
-      if constexpr (!kLora) return launch_gemm<kGemm, 64, kLora>(p, plan, stream);
+      // With LoRA its accumulators and fragments would not fit in registers, nor its runs in the
+      // lanes of a warp.
+      if constexpr (!kLora && !kRaw) return launch_gemm<kGemm, 64, kLora>(p, plan, stream);
   }
   throw std::logic_error("MoePlan: tile_tokens is " + std::to_string(plan.tile_tokens) +
                          ", need 8, 16, 32 or, without adapters, 64");
 }
+
+// gate_up that stores its sums, compiled beside the others.
+void launch_raw_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 
 }  // namespace braid::kernels

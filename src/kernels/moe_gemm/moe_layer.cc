@@ -7,19 +7,20 @@
 #include <cstddef>
 
 #include "base/check.h"
+#include "kernels/common/fork_join.h"
 #include "kernels/moe_gemm/layout.h"
+#include "kernels/moe_lora/moe_lora.h"
 #include "kernels/moe_routing/routing_scratch.h"
 
 namespace braid::kernels {
 
 MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t num_slots,
-                           int32_t max_rank, void* base, size_t* bytes) {
+                           int32_t max_rank, void* base, size_t* bytes, MoeLoraPlan lora_plan) {
   const int64_t tokens = max_tokens, pairs = tokens * sizes.pairs_per_token();
   const int64_t hidden = sizes.hidden_size, width = sizes.moe_intermediate_size;
   MoeWorkspace w;
   // Each expert's rows begin at a multiple of 8.
   const int64_t rows = (pairs + 7 * std::min<int64_t>(pairs, sizes.all_experts()) + 15) / 8 * 8;
-  const int64_t slabs = (2 * max_rank + 63) / 64;
   w.max_rows = static_cast<int32_t>(rows);
   w.max_pairs = static_cast<int32_t>(pairs);
   w.num_u_rows = static_cast<int32_t>(rows + tokens);
@@ -36,7 +37,6 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   take(w.guessed_tiles, kMaxGuessedExperts);
   take(w.other_tiles, tiles);
   take(w.runs, rows);
-  take(w.shrink_items, (pairs + tokens) * slabs * kShrinkParts);
   take(w.row_of_pair, pairs);
   take(w.weight_of_pair, pairs);
   take(w.token_of_row, rows + tokens);
@@ -45,17 +45,54 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
                                             sizes.all_experts(), num_slots));
   take(w.x_image, rows * (hidden / 128) * kActivationRowBytes);
   take(w.h_image, rows * (width / 128) * kActivationRowBytes);
-  take(w.u, rank_steps(max_rank) * (rows + tokens) * kURowFloats);
-  take(w.v, rank_steps(max_rank) * rows * v_row_floats(sizes.moe_intermediate_size));
   take(w.pair_out, rows * hidden);
+  const int64_t steps = rank_steps(max_rank), slabs = (2 * max_rank + 63) / 64;
+  if (lora_plan == MoeLoraPlan::kFused) {
+    take(w.shrink_items, (pairs + tokens) * slabs * kShrinkParts);
+    take(w.u, steps * (rows + tokens) * kURowFloats);
+    take(w.v, steps * rows * v_row_floats(sizes.moe_intermediate_size));
+  } else {
+    take(w.gate_up, rows * std::max(4 * width, hidden));
+    if (base != nullptr) w.gate_up_delta = w.gate_up + rows * 2 * width, w.down_delta = w.gate_up;
+    take(w.h, rows * width);
+    take(w.lora_u, steps * (rows + tokens) * 2 * kLoraParts * 16);
+    take(w.lora_v, steps * rows * 16);
+  }
   if (bytes != nullptr) *bytes = at;
   return w;
 }
 
+namespace {
+
+// Of the fused plan: the down kernel's stage of v holds 64 bytes of each of up to 32 tokens and
+// gate_up tile.
+constexpr int32_t kFusedLoraWidth = 2048;
+
+// A fraction of the CTAs that follows from what share of the bytes the factors are.
+constexpr int32_t kSideCtas = 32;  // of 264
+
+// Tokens up to which the two-stream plan runs: larger batches leave no gaps to fill.
+constexpr int32_t kTwoStreamTokens = 256;
+
+// The fastest of the plans on an H100, for one adapter of rank 16 (docs/kernels/moe.md).
+MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes) {
+  return sizes.moe_intermediate_size > kFusedLoraWidth ? MoeLoraPlan::kSerial
+                                                       : MoeLoraPlan::kFused;
+}
+
+}  // namespace
+
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
-                       int32_t num_sms) {
+                       int32_t num_sms, std::optional<MoeLoraPlan> asked) {
+  MoeLoraPlan lora_plan = asked.value_or(fastest_lora_plan(sizes));
+  if (lora_plan == MoeLoraPlan::kTwoStream && num_tokens > kTwoStreamTokens)
+    lora_plan = MoeLoraPlan::kSerial;
+  const bool fused_lora = with_adapters && lora_plan == MoeLoraPlan::kFused;
+  const bool apart = with_adapters && !fused_lora;
+  const int32_t num_side_ctas =
+      with_adapters && lora_plan == MoeLoraPlan::kTwoStream ? kSideCtas * num_sms / 132 : 0;
   // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
-  if (num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
+  if (!apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
     return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
   // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
   const double miss =
@@ -63,7 +100,8 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   // Larger ones are routed by three kernels, and there is no time to guess in.
   const int32_t guessed = num_tokens > 256 || miss > 0.4
                               ? 0
-                              : std::min({2 * num_sms / (sizes.moe_intermediate_size / 64),
+                              : std::min({(2 * num_sms - num_side_ctas) /
+                                              (sizes.moe_intermediate_size / 64),
                                           sizes.num_experts, kMaxGuessedExperts});
   constexpr double kPrefetchBytes = 16e6;
   const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
@@ -76,7 +114,7 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   int32_t tile = 64;
   if (num_tokens <= 8) {
     tile = 8;
-  } else if (num_tokens <= 32 || (with_adapters && num_tokens <= 128)) {
+  } else if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) {
     tile = 16;
   } else if (num_tokens <= 256 || with_adapters) {
     tile = 32;
@@ -84,13 +122,30 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   return {.tile_tokens = tile,
           .num_sms = num_sms,
           .num_guessed_experts = guessed,
-          .num_prefetched_experts = prefetched};
+          .num_prefetched_experts = prefetched,
+          .lora_plan = lora_plan,
+          .num_side_ctas = num_side_ctas};
+}
+
+std::string to_string(MoeLoraPlan plan) {
+  switch (plan) {
+    case MoeLoraPlan::kFused:
+      return "fused";
+    case MoeLoraPlan::kTwoStream:
+      return "two-stream";
+    case MoeLoraPlan::kSerial:
+      return "serial";
+  }
+  return "";
 }
 
 std::string to_string(const MoePlan& plan) {
   if (plan.small_batch) return fmt::format("small batch, tile {}", plan.tile_tokens);
-  return fmt::format("tile {}, {} experts guessed, {} prefetched", plan.tile_tokens,
-                     plan.num_guessed_experts, plan.num_prefetched_experts);
+  std::string text = fmt::format("tile {}, {} experts guessed, {} prefetched", plan.tile_tokens,
+                                 plan.num_guessed_experts, plan.num_prefetched_experts);
+  if (plan.num_side_ctas > 0)
+    text += fmt::format(", {} CTAs left to the side stream", plan.num_side_ctas);
+  return text;
 }
 
 std::string why_unsupported(const MoeLayerParams& p) {
@@ -126,11 +181,6 @@ std::string why_unsupported(const MoeLayerParams& p) {
   if (p.x == nullptr || p.y == nullptr || p.logits == nullptr || p.topk_ids == nullptr)
     return "x, y, logits or topk_ids is null";
   if (p.weights.gate_up == nullptr || p.weights.down == nullptr) return "weights are null";
-  // The down kernel's stage of v: 64 bytes of each of up to 32 tokens and gate_up tile.
-  if (p.adapters != nullptr && s.moe_intermediate_size > 2048) {
-    return fmt::format("moe_intermediate_size = {} with adapters, need at most 2048",
-                       s.moe_intermediate_size);
-  }
   if (p.adapters != nullptr && (p.adapter_slot_of_token == nullptr || p.num_slots < 1)) {
     return fmt::format("adapters without adapter_slot_of_token, or num_slots = {}", p.num_slots);
   }
@@ -144,6 +194,23 @@ std::string why_unsupported(const MoeLayerParams& p) {
 }
 
 std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
+  const bool apart = lora_is_apart(p, plan);
+  if (p.adapters != nullptr && !apart && p.sizes.moe_intermediate_size > kFusedLoraWidth) {
+    return fmt::format("moe_intermediate_size = {} with LoRA plan fused, need at most {}",
+                       p.sizes.moe_intermediate_size, kFusedLoraWidth);
+  }
+  if (apart && plan.lora_plan == MoeLoraPlan::kTwoStream && p.num_tokens > kTwoStreamTokens) {
+    return fmt::format("num_tokens = {} with LoRA plan two-stream, need at most {}", p.num_tokens,
+                       kTwoStreamTokens);
+  }
+  if (apart && plan.small_batch) {
+    return fmt::format("a small batch with LoRA plan {}, need fused", to_string(plan.lora_plan));
+  }
+  if (p.num_tokens > 0 && p.adapters != nullptr && p.workspace.counts != nullptr &&
+      apart != (p.workspace.gate_up != nullptr)) {
+    return fmt::format("LoRA plan {}, the workspace is for {}", to_string(plan.lora_plan),
+                       apart ? "fused" : "two-stream and serial");
+  }
   if (!plan.small_batch) return "";
   if (p.num_tokens > kSmallBatchTokens) {
     return fmt::format("num_tokens = {} in a small batch, need at most {}", p.num_tokens,
@@ -156,14 +223,34 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
   return "";
 }
 
-void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream,
+                      const SideStream& side) {
+  const bool apart = lora_is_apart(p, plan);
+  const bool beside = apart && plan.lora_plan == MoeLoraPlan::kTwoStream;
   std::string why = why_unsupported(p, plan);
   if (why.empty()) why = why_unsupported(p);
+  if (why.empty() && beside && side.stream == nullptr)
+    why = "LoRA plan two-stream without a side stream";
   if (!why.empty()) throw InternalError("moe_layer: " + why);
   if (p.num_tokens == 0) return;
   if (!plan.small_batch) launch_moe_routing(p, plan, stream);
-  launch_moe_gate_up(p, plan, stream);
-  launch_moe_down(p, plan, stream);
+  const auto launch_lora = [&](MoeProjection projection, CudaStream on) {
+    launch_moe_lora_shrink(p, plan, projection, on);
+    launch_moe_lora_expand(p, plan, projection, on);
+  };
+  // The adapters' part of a GEMM beside it or after it.
+  const auto with_lora = [&](MoeProjection projection, auto launch_gemm) {
+    if (beside) {
+      fork(stream, side);
+      launch_lora(projection, side.stream);
+    }
+    launch_gemm(p, plan, stream);
+    if (beside) join(stream, side);
+    if (apart && !beside) launch_lora(projection, stream);
+  };
+  with_lora(MoeProjection::kGateUp, launch_moe_gate_up);
+  if (apart) launch_moe_activation(p, plan, stream);
+  with_lora(MoeProjection::kDown, launch_moe_down);
   launch_moe_sum(p, plan, stream);
 }
 

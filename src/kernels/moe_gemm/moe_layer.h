@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/bf16.h"
@@ -101,6 +102,13 @@ struct alignas(16) MoeShrinkItem {
   float scaling_up;
 };
 
+// Where the adapters' part of a layer is computed.
+enum class MoeLoraPlan : int32_t {
+  kFused,      // inside gate_up and down
+  kTwoStream,  // by kernels of its own, on a side stream beside the GEMMs; up to 256 tokens
+  kSerial,     // by the same kernels, after the GEMMs
+};
+
 inline constexpr int32_t kListedUnit = 1 << 16;
 
 struct MoeCounts {
@@ -134,6 +142,13 @@ struct MoeWorkspace {
   float* u = nullptr;               // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
   float* v = nullptr;               // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
   Bf16* pair_out = nullptr;         // [R, H]
+  // Of LoRA plans that are not fused, instead of u and v.
+  float* gate_up = nullptr;        // [R, 2, I], gate and up without their deltas
+  float* gate_up_delta = nullptr;  // [R, 2, I], undefined in rows without an adapter
+  float* down_delta = nullptr;     // [R, H], the same; in the place of these two
+  Bf16* h = nullptr;               // [R, I]
+  float* lora_u = nullptr;         // [rank steps, R + T, 2, kLoraParts, 16], parts of x A^T, scaled
+  float* lora_v = nullptr;         // [rank steps, R, 16], h A^T, scaled
   int32_t max_rows = 0;             // R
   int32_t max_pairs = 0;
   int32_t num_u_rows = 0;  // R + T
@@ -183,18 +198,34 @@ struct MoePlan {
   int32_t num_guessed_experts = 0;
   // The experts behind them, whose gate_up is brought into L2 meanwhile.
   int32_t num_prefetched_experts = 0;
+  // Of no effect on a batch without adapters.
+  MoeLoraPlan lora_plan = MoeLoraPlan::kFused;
+  // CTAs that the GEMMs, which would fill the device, leave out so that the side stream finds room.
+  int32_t num_side_ctas = 0;
 };
 
 // Bytes and layout of the workspace for up to max_tokens tokens, num_slots adapters of ranks up to
-// max_rank. `base` is 1024-byte aligned; null only counts.
+// max_rank, for batches of this LoRA plan or without adapters. `base` is 1024-byte aligned; null
+// only counts. Layouts of different LoRA plans may lie in the same memory: what is kept from one
+// layer to the next has one place in all of them.
 MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t num_slots,
-                           int32_t max_rank, void* base, size_t* bytes);
+                           int32_t max_rank, void* base, size_t* bytes,
+                           MoeLoraPlan lora_plan = MoeLoraPlan::kFused);
 
+// Without lora_plan the fastest for this shape is taken, by measurement. More tokens than the
+// two-stream plan is for are run by the serial one.
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
-                       int32_t num_sms);
+                       int32_t num_sms, std::optional<MoeLoraPlan> lora_plan = {});
 
-// "tile 16, 33 experts guessed, 7 prefetched": for people.
+// "tile 16, 33 experts guessed, 7 prefetched": for people, without the LoRA plan.
 std::string to_string(const MoePlan& plan);
+// "fused", "two-stream", "serial".
+std::string to_string(MoeLoraPlan plan);
+
+// Whether the adapters' part has kernels of its own.
+constexpr bool lora_is_apart(const MoeLayerParams& p, const MoePlan& plan) {
+  return p.adapters != nullptr && plan.lora_plan != MoeLoraPlan::kFused;
+}
 
 // Empty when the kernels can run p, otherwise one sentence naming the field and its value.
 std::string why_unsupported(const MoeLayerParams& p);
@@ -202,11 +233,14 @@ std::string why_unsupported(const MoeLayerParams& p);
 std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan);
 
 // Enqueues the layer on stream. Never synchronises, never allocates: safe under graph capture. The
-// workspace is zeroed once before its first use. Throws InternalError if why_unsupported is not
-// empty, CudaError if a launch is refused.
-void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+// workspace is zeroed once before its first use. `side` is for the two-stream plan, which forks from
+// `stream` and joins it again. Throws InternalError if why_unsupported is not empty or a side
+// stream is missing, CudaError if a launch is refused.
+void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream,
+                      const SideStream& side = {});
 
-// Its kernels, in this order; a small batch has no routing.
+// Its kernels, in this order; a small batch has no routing. Where the adapters' part has kernels of
+// its own (moe_lora.h), gate_up leaves its sums for them and sum adds what they leave.
 void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_moe_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);

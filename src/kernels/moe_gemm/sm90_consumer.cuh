@@ -235,7 +235,9 @@ class Consumer {
       ring_.release(lane_);
     }
     if constexpr (Config::kLora) expand(num_expand_cells);
-    if constexpr (Config::kGateUp) {
+    if constexpr (Config::kRaw) {
+      store_raw();
+    } else if constexpr (Config::kGateUp) {
       swiglu();
       store_h();
       if constexpr (Config::kLora) down_shrink(num_down_cells);
@@ -387,6 +389,24 @@ class Consumer {
         low.x += a.x, low.y += a.y, high.x += b.x, high.y += b.y;
       }
       sums[j][0] = pack_bf16(low.x, low.y), sums[j][1] = pack_bf16(high.x, high.y);
+    }
+  }
+
+  // Gate and up of 64 features as they are; 8 lanes write 32 bytes of a token.
+  __device__ __forceinline__ void store_raw() {
+    const int width = p_.sizes.moe_intermediate_size;
+    float* const out = p_.workspace.gate_up + 64 * index_ + 8 * warp_ + row_;
+#pragma unroll
+    for (int j = 0; j < kColumnTiles; ++j) {
+      if (8 * j >= num_tokens_) break;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int n = 8 * j + column_ + i % 2;
+        if (n >= num_tokens_) continue;
+        float* const at = out + (int64_t{2} * (first_row_ + n) + i / 2) * width;
+        at[0] = sum_[0][j][i];
+        at[32] = sum_[1][j][i];
+      }
     }
   }
 

@@ -3,7 +3,7 @@
 namespace braid::kernels {
 
 void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  if (p.adapters != nullptr) {
+  if (p.adapters != nullptr && !lora_is_apart(p, plan)) {
     launch_gemm_for_tile<MoeGemm::kDown, true>(p, plan, stream);
   } else {
     launch_gemm_for_tile<MoeGemm::kDown, false>(p, plan, stream);

@@ -17,13 +17,15 @@ namespace braid::kernels {
 enum class MoeGemm { kGateUp, kDown };
 
 // kSmallBatch: gate_up of up to kSmallBatchTokens tokens, where every CTA chooses the experts
-// itself.
-template <MoeGemm kGemm, int kTokens_, bool kLora_, bool kSmallBatch_>
+// itself. kRaw: gate_up stores its sums instead of h.
+template <MoeGemm kGemm, int kTokens_, bool kLora_, bool kSmallBatch_, bool kRaw_ = false>
 struct GemmConfig {
   static constexpr bool kGateUp = kGemm == MoeGemm::kGateUp;
   static constexpr bool kLora = kLora_;
   static constexpr bool kSmallBatch = kSmallBatch_;
+  static constexpr bool kRaw = kRaw_;
   static constexpr int kTokens = kTokens_;
+  static_assert(!kRaw || (kGateUp && !kLora && !kSmallBatch));
   static_assert(!kSmallBatch || (kGateUp && kTokens == kSmallBatchTokens));
   static constexpr int kColumnTiles = kTokens / 8;
   static constexpr int kConsumers = 128;

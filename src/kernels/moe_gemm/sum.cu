@@ -1,4 +1,5 @@
-// y[t] = sum over the token's pairs, in their order, of weight * pair_out.
+// y[t] = sum over the token's pairs, in their order, of weight * pair_out, plus the same of deltas
+// that down has not added.
 
 #include <cuda_bf16.h>
 
@@ -15,6 +16,7 @@ constexpr int kThreads = 256;
 constexpr int kMaxPairs = 17;  // of a token: top_k and the shared expert
 
 // A thread sums 8 outputs of one token.
+template <bool kDelta>
 __global__ __launch_bounds__(kThreads) void moe_sum_kernel(
     const __grid_constant__ MoeLayerParams p) {
   const int hidden8 = p.sizes.hidden_size / 8, per_token = p.sizes.pairs_per_token();
@@ -59,6 +61,21 @@ __global__ __launch_bounds__(kThreads) void moe_sum_kernel(
       sum[2 * i] += weight[k] * f.x, sum[2 * i + 1] += weight[k] * f.y;
     }
   }
+  if constexpr (kDelta) {
+    const int slot = p.adapter_slot_of_token[token];
+    if (slot >= 0 && p.adapters[slot].rank_down > 0) {
+#pragma unroll
+      for (int k = 0; k < kMaxPairs; ++k) {
+        if (row[k] < 0) continue;
+        const float4* const at = reinterpret_cast<const float4*>(
+            w.down_delta + int64_t{row[k]} * p.sizes.hidden_size + column);
+        const float4 low = __ldcg(at), high = __ldcg(at + 1);
+        const float delta[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum[i] += weight[k] * delta[i];
+      }
+    }
+  }
   *reinterpret_cast<uint4*>(p.y + int64_t{token} * p.sizes.hidden_size + column) =
       make_uint4(pack_bf16(sum[0], sum[1]), pack_bf16(sum[2], sum[3]), pack_bf16(sum[4], sum[5]),
                  pack_bf16(sum[6], sum[7]));
@@ -66,11 +83,13 @@ __global__ __launch_bounds__(kThreads) void moe_sum_kernel(
 
 }  // namespace
 
-void launch_moe_sum(const MoeLayerParams& p, const MoePlan&, CudaStream stream) {
+void launch_moe_sum(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
   const int64_t threads = int64_t{p.num_tokens} * (p.sizes.hidden_size / 8);
-  launch("moe_sum", moe_sum_kernel,
+  const bool apart = lora_is_apart(p, plan);
+  launch("moe_sum", apart ? moe_sum_kernel<true> : moe_sum_kernel<false>,
          {.grid = dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)),
-          .cta = dim3(kThreads)},
+          .cta = dim3(kThreads),
+          .overlap_previous = !(apart && plan.lora_plan == MoeLoraPlan::kTwoStream)},
          stream, p);
 }
 

@@ -178,7 +178,11 @@ void launch_part_for(const MoeLayerParams& p, const MoePlan& plan, int num_ctas,
   (void)allowed;
   launch("moe_routing", kKernel,
          {.grid = dim3(num_ctas), .cta = dim3(kRoutingThreads), .shared_bytes = shared_bytes},
-         stream, p, RoutingPlan{plan.tile_tokens, plan.num_guessed_experts, 2 * plan.num_sms},
+         stream, p,
+         RoutingPlan{.tile_tokens = plan.tile_tokens,
+                     .num_guessed_experts = plan.num_guessed_experts,
+                     .num_gemm_ctas = 2 * plan.num_sms,
+                     .lists_shrink_items = !lora_is_apart(p, plan)},
          max_rows);
 }
 

@@ -23,6 +23,7 @@ struct RoutingPlan {
   int32_t tile_tokens;
   int32_t num_guessed_experts;
   int32_t num_gemm_ctas;
+  bool lists_shrink_items;
 };
 
 // Where the sort keeps its arrays: shared memory for decode batches, global memory for larger ones.
@@ -411,7 +412,7 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     const int end = later != 0 ? lane + __ffs(later) : tokens;
     const MoeAdapterSlot& adapter = slots[starts ? slot : 0];
     const bool shares_a = adapter.shrink_gate_up_stride == 0;
-    const int slabs = starts && !shares_a ? num_slabs(adapter) : 0;
+    const int slabs = starts && !shares_a && plan.lists_shrink_items ? num_slabs(adapter) : 0;
     const int items = slabs * (kShrinkParts / parts);
     int item = items;  // inclusive, then exclusive sum over the lanes
     for (int step = 1; step < 32; step *= 2) {
@@ -445,6 +446,7 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     shrink.first_row = first + lane, shrink.num_tokens = end - lane, shrink.ready_index = run;
     store_items(shrink, item, slabs, parts);
   }
+  if (!plan.lists_shrink_items) return;
   // An A that experts share is multiplied once a token.
   for (int slot = thread; slot < p.num_slots; slot += num_threads) {
     const int begin = s.slot_begin[slot + 1], end = s.slot_begin[slot + 2];
