@@ -52,6 +52,7 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
     take(w.u, steps * (rows + tokens) * kURowFloats);
     take(w.v, steps * rows * v_row_floats(sizes.moe_intermediate_size));
   } else {
+    take(w.lora_runs, pairs + tokens);
     take(w.gate_up, rows * std::max(4 * width, hidden));
     if (base != nullptr) w.gate_up_delta = w.gate_up + rows * 2 * width, w.down_delta = w.gate_up;
     take(w.h, rows * width);

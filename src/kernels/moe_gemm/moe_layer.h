@@ -109,12 +109,21 @@ enum class MoeLoraPlan : int32_t {
   kSerial,     // by the same kernels, after the GEMMs
 };
 
+// Work of the LoRA kernels (moe_lora.h): the tokens of a run; or, where experts share A, neighbours
+// of one adapter among all tokens, for u alone.
+struct alignas(16) MoeLoraRun {
+  int32_t slot;
+  int32_t expert;
+  int32_t first_row;  // in token_of_row and of u: below R of a run
+  int32_t num_tokens;
+};
+
 inline constexpr int32_t kListedUnit = 1 << 16;
 
 struct MoeCounts {
   int32_t num_tiles;
   int32_t num_other_tiles;
-  int32_t num_shrink_items;  // this one and the following are zero between layers
+  int32_t num_shrink_items;  // or runs for the LoRA kernels; this one and the following are zero between layers
   int32_t next_gate_up;      // units that CTAs have taken beyond their first
   int32_t next_down;
   int32_t arrived;  // CTAs of the routing kernel at its barrier
@@ -142,7 +151,8 @@ struct MoeWorkspace {
   float* u = nullptr;               // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
   float* v = nullptr;               // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
   Bf16* pair_out = nullptr;         // [R, H]
-  // Of LoRA plans that are not fused, instead of u and v.
+  // Of LoRA plans that are not fused, instead of shrink_items, u and v.
+  MoeLoraRun* lora_runs = nullptr;
   float* gate_up = nullptr;        // [R, 2, I], gate and up without their deltas
   float* gate_up_delta = nullptr;  // [R, 2, I], undefined in rows without an adapter
   float* down_delta = nullptr;     // [R, H], the same; in the place of these two

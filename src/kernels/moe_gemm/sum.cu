@@ -26,7 +26,8 @@ __global__ __launch_bounds__(kThreads) void moe_sum_kernel(
   if (thread == 0) {
     // For the next layer, which counts from zero. gate_up has finished, and every CTA of down has
     // begun: it let this kernel start.
-    w.counts->num_shrink_items = w.counts->next_gate_up = 0;
+    if (!kDelta) w.counts->num_shrink_items = 0;
+    w.counts->next_gate_up = 0;
     w.counts->arrived = w.counts->listed = 0;
     __threadfence();
   }
@@ -42,6 +43,8 @@ __global__ __launch_bounds__(kThreads) void moe_sum_kernel(
     }
   }
   wait_for_previous_kernel();
+  // The LoRA kernels read it until they end.
+  if (kDelta && thread == 0) w.counts->num_shrink_items = 0;
   if (token >= p.num_tokens) return;
   uint4 eight[kMaxPairs];
 #pragma unroll

@@ -9,7 +9,8 @@
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
 #include "kernels/moe_lora/moe_lora.h"
-#include "kernels/moe_lora/runs.cuh"
+#include "kernels/moe_lora/work.cuh"
+#include "kernels/moe_routing/choose_experts.cuh"
 
 namespace braid::kernels {
 namespace {
@@ -23,21 +24,32 @@ __global__ __launch_bounds__(kThreads) void moe_activation_kernel(
   const MoeWorkspace& w = p.workspace;
   const int width = p.sizes.moe_intermediate_size, depth = width / 128;
   let_next_kernel_start();
-  wait_for_previous_kernel();
   const int num_units = __ldcg(&w.counts->num_tiles) * depth;
+  // The tile, and of token `lane` whether its adapter has a delta.
+  struct Work {
+    MoeTokenTile tile;
+    bool has_delta;
+  };
+  const auto load = [&](int unit) {
+    Work work = {.tile = load_listed(w.tiles + unit / depth), .has_delta = false};
+    if (lane < work.tile.num_tokens) {
+      const int slot = p.adapter_slot_of_token[__ldcg(w.token_of_row + work.tile.first_row + lane)];
+      work.has_delta = slot >= 0 && p.adapters[slot].rank_gate_up > 0;
+    }
+    return work;
+  };
+  Work next;
+  if (blockIdx.x < num_units) next = load(blockIdx.x);
+  wait_for_previous_kernel();
 
 #pragma unroll 1
   for (int unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
-    const MoeTokenTile tile = load_listed(w.tiles + unit / depth);
+    const auto [tile, has_delta] = next;
+    if (unit + gridDim.x < num_units) next = load(unit + gridDim.x);
     const int k128 = unit % depth, tokens8 = (tile.num_tokens + 7) / 8 * 8;
     const ActivationImage image =
         activation_image(tile.first_row, tile.num_tokens, depth, /*scales_per_row=*/2);
     uint8_t* const out = w.h_image + image.offset(k128);
-    bool has_delta = false;  // lane i: token i
-    if (lane < tile.num_tokens) {
-      const int slot = p.adapter_slot_of_token[__ldcg(w.token_of_row + tile.first_row + lane)];
-      has_delta = slot >= 0 && p.adapters[slot].rank_gate_up > 0;
-    }
     const unsigned with_delta = __ballot_sync(kAllLanes, has_delta);
 #pragma unroll 1
     for (int n = warp; n < tile.num_tokens; n += kThreads / 32) {
@@ -74,10 +86,11 @@ __global__ __launch_bounds__(kThreads) void moe_activation_kernel(
 }  // namespace
 
 void launch_moe_activation(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  const int units = most_tiles(p, plan) * (p.sizes.moe_intermediate_size / 128);
+  const int pairs = p.num_tokens * p.sizes.pairs_per_token();
+  const int tiles = std::min(pairs, pairs / plan.tile_tokens + p.sizes.all_experts());
   // Behind a join it has two predecessors.
   launch("moe_activation", moe_activation_kernel,
-         {.grid = dim3(std::min(units, 16 * plan.num_sms)),
+         {.grid = dim3(std::min(tiles * (p.sizes.moe_intermediate_size / 128), 12 * plan.num_sms)),
           .cta = dim3(kThreads),
           .overlap_previous = plan.lora_plan != MoeLoraPlan::kTwoStream},
          stream, p);

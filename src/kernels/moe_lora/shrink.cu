@@ -1,94 +1,62 @@
-// u = x A^T and v = h A^T, scaled: a CTA takes one tile's runs (and of gate_up one part of H), its
-// warps share the columns of A.
+// u = x A^T and v = h A^T, scaled: a CTA takes one run (and of gate_up one part of H), its warps
+// share the columns of A.
 
 #include <algorithm>
 
-#include "base/ids.h"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
 #include "kernels/moe_lora/moe_lora.h"
-#include "kernels/moe_lora/runs.cuh"
+#include "kernels/moe_lora/work.cuh"
 
 namespace braid::kernels {
 namespace {
 
 constexpr int kWarps = 8;
-// At a time: two fragments of A, two tiles of 8 tokens.
-constexpr int kRows = 32, kTokens = 16, kColumnTiles = kTokens / 8;
-constexpr int kSumStride = kTokens + 2;
+constexpr int kRows = 32;  // of A at a time: two fragments
+constexpr int kSumStride = kPieceTokens + 2;
 
-// Rows of A for neighbouring tokens.
-struct ShrinkRun {
+struct ShrinkWork {
   const uint8_t* factor;
-  int32_t rank;
-  int32_t one_a;
-  int32_t first;  // row of u or v; in token_of_row
-  int32_t num_tokens;
+  int rank;  // 0: nothing to do
+  int one_a;
+  int first;  // row of u or v
+  int num_tokens;
   float scaling[2];  // of gate and up; of down
 };
 
 // 16 rows of A, 16 columns a step.
 struct Fragments {
   const uint8_t* at;
-  int32_t step_bytes;
-  int32_t quad_bytes;  // of 4 steps
-  bool whole;          // 16 rows, not 8
+  int step_bytes;
+  int quad_bytes;  // of 4 steps
+  bool whole;      // 16 rows, not 8
 };
 
-// Lane i gets run i of the tile.
 template <bool kDown>
-__device__ ShrinkRun run_of_tile(const MoeLayerParams& p, int index, int lane) {
-  ShrinkRun mine = {};
-  const MoeTokenTile tile = load_listed(p.workspace.tiles + index);
-  if (lane >= tile.num_runs) return mine;
-  const MoeRun run = load_listed(p.workspace.runs + tile.first_row + lane);
+__device__ ShrinkWork load_work(const MoeLayerParams& p, int index) {
+  const MoeLoraRun run = load_listed(p.workspace.lora_runs + index);
   const MoeAdapterSlot& slot = p.adapters[run.slot];
+  const bool by_token = run.first_row >= p.workspace.max_rows;
+  ShrinkWork work = {.first = run.first_row, .num_tokens = run.num_tokens};
   if constexpr (kDown) {
-    mine.factor = slot.shrink_down + run.expert * slot.shrink_down_stride;
-    mine.rank = run.rank_down;
-    mine.scaling[0] = slot.scaling_down;
+    if (by_token) return work;
+    work.factor = slot.shrink_down + run.expert * slot.shrink_down_stride;
+    work.rank = slot.rank_down;
+    work.scaling[0] = slot.scaling_down;
   } else {
-    if (slot.shrink_gate_up_stride == 0) return mine;
-    mine.factor = slot.shrink_gate_up + run.expert * slot.shrink_gate_up_stride;
-    mine.rank = run.rank_gate_up;
-    mine.one_a = slot.one_a;
-    mine.scaling[0] = slot.scaling_gate, mine.scaling[1] = slot.scaling_up;
+    // An A that experts share is multiplied once a token.
+    if (by_token != (slot.shrink_gate_up_stride == 0)) return work;
+    work.factor = slot.shrink_gate_up + run.expert * slot.shrink_gate_up_stride;
+    work.rank = slot.rank_gate_up;
+    work.one_a = slot.one_a;
+    work.scaling[0] = slot.scaling_gate, work.scaling[1] = slot.scaling_up;
   }
-  mine.first = tile.first_row + run.begin;
-  mine.num_tokens = run.end - run.begin;
-  return mine;
-}
-
-// An A that experts share is multiplied once a token: of 32 tokens in the order of their adapters,
-// the lane where such an adapter's begin gets them.
-__device__ ShrinkRun run_of_tokens(const MoeLayerParams& p, int begin, int lane) {
-  const int num_tokens = min(kRunTokens, p.num_tokens - begin);
-  int slot = kNoAdapter - 1;
-  if (lane < num_tokens) {
-    const int token = __ldcg(p.workspace.token_of_row + p.workspace.max_rows + begin + lane);
-    slot = p.adapter_slot_of_token[token];
-  }
-  const int left = __shfl_up_sync(kAllLanes, slot, 1);
-  const bool boundary = lane == 0 || slot != left;
-  const unsigned boundaries = __ballot_sync(kAllLanes, boundary);
-  ShrinkRun mine = {};
-  if (!boundary || slot < 0) return mine;
-  const MoeAdapterSlot& adapter = p.adapters[slot];
-  if (adapter.shrink_gate_up_stride != 0) return mine;
-  const unsigned later = lane < 31 ? boundaries >> (lane + 1) : 0;
-  const int end = later != 0 ? lane + __ffs(later) : num_tokens;
-  mine.factor = adapter.shrink_gate_up;
-  mine.rank = adapter.rank_gate_up;
-  mine.one_a = adapter.one_a;
-  mine.first = p.workspace.max_rows + begin + lane;
-  mine.num_tokens = end - lane;
-  mine.scaling[0] = adapter.scaling_gate, mine.scaling[1] = adapter.scaling_up;
-  return mine;
+  return work;
 }
 
 // d = rows [begin, begin + 32) of A times the tokens, over 64 columns for each quad.
 template <bool kDown>
-__device__ __forceinline__ void multiply(const ShrinkRun& run, int rows, int begin, int depth,
+__device__ __forceinline__ void multiply(const ShrinkWork& work, int rows, int begin, int depth,
                                          const __nv_bfloat16* const (&x)[kColumnTiles],
                                          int num_tokens, int first_quad, int end_quad, int lane,
                                          float (&d)[2][kColumnTiles][4]) {
@@ -99,11 +67,11 @@ __device__ __forceinline__ void multiply(const ShrinkRun& run, int rows, int beg
     const int first = begin + 16 * i;
     a[i].whole = rows - first >= 16;
     if constexpr (kDown) {
-      a[i].at = run.factor + first / 16 * kDownShrinkStepBytes;
+      a[i].at = work.factor + first / 16 * kDownShrinkStepBytes;
       a[i].step_bytes = a[i].whole ? 512 : 256;
-      a[i].quad_bytes = static_cast<int>(down_shrink_tile_bytes(run.rank));
+      a[i].quad_bytes = static_cast<int>(down_shrink_tile_bytes(work.rank));
     } else {
-      a[i].at = run.factor + int64_t{first / 64} * 64 * 2 * depth + first / 16 % 4 * 512;
+      a[i].at = work.factor + int64_t{first / 64} * 64 * 2 * depth + first / 16 % 4 * 512;
       a[i].step_bytes = 32 * slab_rows(rows, first / 64);
       a[i].quad_bytes = 4 * a[i].step_bytes;
     }
@@ -145,86 +113,80 @@ __global__ __launch_bounds__(kWarps * 32, 2) void moe_lora_shrink_kernel(
   const int depth = kDown ? p.sizes.moe_intermediate_size : p.sizes.hidden_size;
   __shared__ __align__(16) float sums[kWarps][kRows][kSumStride];
   let_next_kernel_start();
+  const int num_units = __ldcg(&p.workspace.counts->num_shrink_items) * kParts;
+  ShrinkWork next;
+  if (blockIdx.x < num_units) next = load_work<kDown>(p, blockIdx.x / kParts);
   wait_for_previous_kernel();
-  const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
-  const int num_units = num_tiles + (kDown ? 0 : (p.num_tokens + kRunTokens - 1) / kRunTokens);
 
 #pragma unroll 1
-  for (int unit = blockIdx.x; unit < num_units * kParts; unit += gridDim.x) {
+  for (int unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
+    const ShrinkWork work = next;
+    if (unit + gridDim.x < num_units) next = load_work<kDown>(p, (unit + gridDim.x) / kParts);
     // The columns are shared out alike whatever else is in the batch: 64 at a time.
     const int part = unit % kParts, share = part * kWarps + warp, num_quads = depth / 64;
     const int first_quad = share * num_quads / (kParts * kWarps);
     const int end_quad = (share + 1) * num_quads / (kParts * kWarps);
-    const int index = unit / kParts;
-    const ShrinkRun mine = kDown || index < num_tiles
-                               ? run_of_tile<kDown>(p, index, lane)
-                               : run_of_tokens(p, (index - num_tiles) * kRunTokens, lane);
-    for_each_run(mine, [&](const ShrinkRun& run) {
-      const int rows = kDown || run.one_a ? run.rank : 2 * run.rank;
+    const int rows = kDown || work.one_a ? work.rank : 2 * work.rank;
 #pragma unroll 1
-      for (int piece = 0; piece < run.num_tokens; piece += kTokens) {
-        const int num_tokens = min(kTokens, run.num_tokens - piece);
-        const int first = run.first + piece;
-        const __nv_bfloat16* x[kColumnTiles];
+    for (int piece = 0; piece < work.num_tokens; piece += kPieceTokens) {
+      const int num_tokens = min(kPieceTokens, work.num_tokens - piece);
+      const int first = work.first + piece;
+      const __nv_bfloat16* x[kColumnTiles];
 #pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          const int at = first + min(8 * j + row, num_tokens - 1);
-          x[j] = column + (kDown ? reinterpret_cast<const __nv_bfloat16*>(p.workspace.h) +
-                                       int64_t{at} * depth
-                                 : reinterpret_cast<const __nv_bfloat16*>(p.x) +
-                                       int64_t{__ldcg(p.workspace.token_of_row + at)} * depth);
-        }
+      for (int j = 0; j < kColumnTiles; ++j) {
+        const int at = first + min(8 * j + row, num_tokens - 1);
+        x[j] = column + (kDown ? reinterpret_cast<const __nv_bfloat16*>(p.workspace.h) +
+                                     int64_t{at} * depth
+                               : reinterpret_cast<const __nv_bfloat16*>(p.x) +
+                                     int64_t{__ldcg(p.workspace.token_of_row + at)} * depth);
+      }
 #pragma unroll 1
-        for (int begin = 0; begin < rows; begin += kRows) {
-          float d[2][kColumnTiles][4] = {};
-          multiply<kDown>(run, rows, begin, depth, x, num_tokens, first_quad, end_quad, lane, d);
-          // --- the warps' sums, added in their order ---
-          __syncthreads();
+      for (int begin = 0; begin < rows; begin += kRows) {
+        float d[2][kColumnTiles][4] = {};
+        multiply<kDown>(work, rows, begin, depth, x, num_tokens, first_quad, end_quad, lane, d);
+        // --- the warps' sums, added in their order ---
+        __syncthreads();
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < 2; ++i) {
 #pragma unroll
-            for (int j = 0; j < kColumnTiles; ++j) {
-              float* const to = &sums[warp][16 * i + row][8 * j + column];
-              *reinterpret_cast<float2*>(to) = make_float2(d[i][j][0], d[i][j][1]);
-              *reinterpret_cast<float2*>(to + 8 * kSumStride) =
-                  make_float2(d[i][j][2], d[i][j][3]);
-            }
+          for (int j = 0; j < kColumnTiles; ++j) {
+            float* const to = &sums[warp][16 * i + row][8 * j + column];
+            *reinterpret_cast<float2*>(to) = make_float2(d[i][j][0], d[i][j][1]);
+            *reinterpret_cast<float2*>(to + 8 * kSumStride) = make_float2(d[i][j][2], d[i][j][3]);
           }
-          __syncthreads();
-          const int rows_here = min(kRows, rows - begin);
-          for (int i = threadIdx.x; i < kRows * num_tokens; i += kWarps * 32) {
-            const int in_rows = i % kRows, n = i / kRows;
-            if (in_rows >= rows_here) continue;
-            float sum = 0.0f;
+        }
+        __syncthreads();
+        const int rows_here = min(kRows, rows - begin);
+        for (int i = threadIdx.x; i < kRows * num_tokens; i += kWarps * 32) {
+          const int in_rows = i % kRows, n = i / kRows;
+          if (in_rows >= rows_here) continue;
+          float sum = 0.0f;
 #pragma unroll
-            for (int w = 0; w < kWarps; ++w) sum += sums[w][in_rows][n];
-            const int r = begin + in_rows;
-            if constexpr (kDown) {
-              lora_v_of(p, r / 16, first + n)[r % 16] = sum * run.scaling[0];
-            } else {
-              const auto store = [&](int of_rank, int up) {
-                lora_u_of(p, of_rank / 16,
-                          first + n)[(up * kLoraParts + part) * 16 + of_rank % 16] =
-                    sum * run.scaling[up];
-              };
-              if (run.one_a || r < run.rank) store(r, 0);
-              if (run.one_a || r >= run.rank) store(run.one_a ? r : r - run.rank, 1);
-            }
+          for (int w = 0; w < kWarps; ++w) sum += sums[w][in_rows][n];
+          const int r = begin + in_rows;
+          if constexpr (kDown) {
+            lora_v_of(p, r / 16, first + n)[r % 16] = sum * work.scaling[0];
+          } else {
+            const auto store = [&](int of_rank, int up) {
+              lora_u_of(p, of_rank / 16, first + n)[(up * kLoraParts + part) * 16 + of_rank % 16] =
+                  sum * work.scaling[up];
+            };
+            if (work.one_a || r < work.rank) store(r, 0);
+            if (work.one_a || r >= work.rank) store(work.one_a ? r : r - work.rank, 1);
           }
         }
       }
-    });
+    }
   }
 }
 
 template <bool kDown>
 void launch_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  const int tiles = most_tiles(p, plan);
-  const int units =
-      kDown ? tiles : kLoraParts * (tiles + (p.num_tokens + kRunTokens - 1) / kRunTokens);
+  const int pairs = p.num_tokens * p.sizes.pairs_per_token();
+  const int units = kDown ? pairs : kLoraParts * (pairs + p.num_tokens);
   // On the side stream it comes behind a fork.
   launch(kDown ? "moe_lora_shrink_down" : "moe_lora_shrink_gate_up", moe_lora_shrink_kernel<kDown>,
-         {.grid = dim3(std::min(units, 16 * plan.num_sms)),
+         {.grid = dim3(std::min(units, 2 * plan.num_sms)),
           .cta = dim3(kWarps * 32),
           .overlap_previous = plan.lora_plan != MoeLoraPlan::kTwoStream},
          stream, p);

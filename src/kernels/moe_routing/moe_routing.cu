@@ -182,7 +182,7 @@ void launch_part_for(const MoeLayerParams& p, const MoePlan& plan, int num_ctas,
          RoutingPlan{.tile_tokens = plan.tile_tokens,
                      .num_guessed_experts = plan.num_guessed_experts,
                      .num_gemm_ctas = 2 * plan.num_sms,
-                     .lists_shrink_items = !lora_is_apart(p, plan)},
+                     .lists_lora_runs = lora_is_apart(p, plan)},
          max_rows);
 }
 

@@ -23,7 +23,7 @@ struct RoutingPlan {
   int32_t tile_tokens;
   int32_t num_guessed_experts;
   int32_t num_gemm_ctas;
-  bool lists_shrink_items;
+  bool lists_lora_runs;  // instead of shrink items
 };
 
 // Where the sort keeps its arrays: shared memory for decode batches, global memory for larger ones.
@@ -412,8 +412,8 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     const int end = later != 0 ? lane + __ffs(later) : tokens;
     const MoeAdapterSlot& adapter = slots[starts ? slot : 0];
     const bool shares_a = adapter.shrink_gate_up_stride == 0;
-    const int slabs = starts && !shares_a && plan.lists_shrink_items ? num_slabs(adapter) : 0;
-    const int items = slabs * (kShrinkParts / parts);
+    const int slabs = starts && !shares_a ? num_slabs(adapter) : 0;
+    const int items = plan.lists_lora_runs ? starts : slabs * (kShrinkParts / parts);
     int item = items;  // inclusive, then exclusive sum over the lanes
     for (int step = 1; step < 32; step *= 2) {
       const int before = __shfl_up_sync(kAllLanes, item, step);
@@ -428,6 +428,11 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     }
     item += __shfl_sync(kAllLanes, base, 31) - items;
     if (!starts) continue;
+    if (plan.lists_lora_runs) {
+      w.lora_runs[item] = {
+          .slot = slot, .expert = expert, .first_row = first + lane, .num_tokens = end - lane};
+      continue;
+    }
     MoeRun out = {.slot = slot,
                   .begin = lane,
                   .end = end,
@@ -446,7 +451,6 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     shrink.first_row = first + lane, shrink.num_tokens = end - lane, shrink.ready_index = run;
     store_items(shrink, item, slabs, parts);
   }
-  if (!plan.lists_shrink_items) return;
   // An A that experts share is multiplied once a token.
   for (int slot = thread; slot < p.num_slots; slot += num_threads) {
     const int begin = s.slot_begin[slot + 1], end = s.slot_begin[slot + 2];
@@ -454,7 +458,15 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
     for (int t = begin; t < end; t += tile_tokens) {
       const int slabs = num_slabs(adapter);
-      const int item = atomicAdd(&w.counts->num_shrink_items, slabs * kShrinkParts);
+      const int items = plan.lists_lora_runs ? 1 : slabs * kShrinkParts;
+      const int item = atomicAdd(&w.counts->num_shrink_items, items);
+      if (plan.lists_lora_runs) {
+        w.lora_runs[item] = {.slot = slot,
+                             .expert = 0,
+                             .first_row = w.max_rows + t,
+                             .num_tokens = min(tile_tokens, end - t)};
+        continue;
+      }
       MoeShrinkItem shrink = item_of(adapter, 0);
       shrink.first_row = w.max_rows + t, shrink.num_tokens = min(tile_tokens, end - t);
       shrink.ready_index = w.max_rows + slot;
