@@ -576,7 +576,8 @@ void add_bench_layer(CLI::App& bench) {
       "  braid bench layer --model configs/Qwen3.5-35B-A3B/config.json --tokens 1,8,64\n"
       "  braid bench layer --model configs/Qwen3-30B-A3B/config.json --adapters 0,1,4,8 --rank 16 "
       "--layout per-expert,shared-outer --json out.json\n"
-      "  braid bench layer --model configs/Qwen3.5-35B-A3B/config.json --adapters 0,1,8 --lora-plan "
+      "  braid bench layer --model configs/Qwen3.5-35B-A3B/config.json --adapters 0,1,8 "
+      "--lora-plan "
       "fused,two-stream,serial");
   const auto list = [&](const char* name, auto& to, const char* what) {
     command->add_option(name, to, what)->delimiter(',')->capture_default_str();

@@ -266,16 +266,14 @@ TEST_P(MoeLoraPlans, ThousandReplaysWithChangingRoutingEqualEager) {
   const Stream stream;
   const ForkJoin side;
   const Graph graph = Graph::capture(stream, [&] {
-    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(),
-                              side.get());
+    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(), side.get());
   });
   for (int i = 0; i < 1000; ++i) {
     problem.change_inputs(static_cast<uint32_t>(100 + i));
     graph.launch(stream);
     stream.wait();
     const std::vector<Bf16> replayed = problem.download_y();
-    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(),
-                              side.get());
+    kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(), side.get());
     stream.wait();
     ASSERT_EQ(replayed, problem.download_y()) << "replay " << i;
   }
@@ -303,13 +301,31 @@ TEST(MoePlanText, SaysWhatIsLeftToTheSideStream) {
     return to_string(kernels::plan_moe_layer(kSmall, tokens, with_adapters, 132, lora_plan));
   };
   EXPECT_EQ(plan(MoeLoraPlan::kTwoStream, 2, true),
-            "tile 8, 0 experts guessed, 0 prefetched, 32 CTAs left to the side stream");
+            "tile 8, 0 experts guessed, 0 prefetched, 96 CTAs left to the side stream");
   EXPECT_EQ(plan(MoeLoraPlan::kSerial, 2, true), "tile 8, 0 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(MoeLoraPlan::kTwoStream, 2, false), "small batch, tile 8");
   // The lanes of a warp list a tile's runs.
   EXPECT_EQ(plan(MoeLoraPlan::kSerial, 8192, true), "tile 32, 0 experts guessed, 8 prefetched");
   // Large batches leave no gaps to a side stream.
   EXPECT_EQ(plan(MoeLoraPlan::kTwoStream, 257, true), "tile 32, 0 experts guessed, 8 prefetched");
+}
+
+TEST(MoePlanAuto, TakesTheMeasuredPlan) {
+  const auto plan = [](int32_t hidden_size, int32_t width, int32_t tokens) {
+    const MoeSizes sizes = {.hidden_size = hidden_size,
+                            .moe_intermediate_size = width,
+                            .num_experts = 64,
+                            .num_shared_experts = 1,
+                            .top_k = 8};
+    return kernels::plan_moe_layer(sizes, tokens, true, 132).lora_plan;
+  };
+  EXPECT_EQ(plan(2048, 512, 1), MoeLoraPlan::kFused);
+  EXPECT_EQ(plan(2048, 512, 8192), MoeLoraPlan::kFused);
+  EXPECT_EQ(plan(7168, 2048, 1), MoeLoraPlan::kTwoStream);
+  EXPECT_EQ(plan(7168, 2048, 64), MoeLoraPlan::kFused);
+  // Wider than fused can be.
+  EXPECT_EQ(plan(2048, 4096, 256), MoeLoraPlan::kTwoStream);
+  EXPECT_EQ(plan(2048, 4096, 257), MoeLoraPlan::kSerial);
 }
 
 TEST(MoeLoraPlanLimits, NameThePlanAndWhatItNeeds) {
@@ -330,7 +346,6 @@ TEST(MoeLoraPlanLimits, NameThePlanAndWhatItNeeds) {
   p.sizes.moe_intermediate_size = 2176;
   EXPECT_EQ(why_unsupported(p, plan),
             "moe_intermediate_size = 2176 with LoRA plan fused, need at most 2048");
-  EXPECT_EQ(kernels::plan_moe_layer(p.sizes, 2, true, 132).lora_plan, MoeLoraPlan::kSerial);
   p.sizes = kSmall;
   alignas(1024) std::byte memory[1024];
   p.workspace = kernels::moe_workspace(kSmall, 2, 1, 8, memory, nullptr);

@@ -1,5 +1,4 @@
 #include "kernels/common/fork_join.h"
-
 #include "kernels/common/launch.h"
 
 namespace braid::kernels {

@@ -69,23 +69,43 @@ namespace {
 // gate_up tile.
 constexpr int32_t kFusedLoraWidth = 2048;
 
-// A fraction of the CTAs that follows from what share of the bytes the factors are.
-constexpr int32_t kSideCtas = 32;  // of 264
+// What the GEMMs leave to the side stream, of 264 CTAs. The others read nearly as fast as all, but
+// with fewer than 64 left LoRA ends after the GEMM (docs/kernels/moe.md).
+constexpr int32_t kSideCtas = 96;
 
 // Tokens up to which the two-stream plan runs: larger batches leave no gaps to fill.
 constexpr int32_t kTwoStreamTokens = 256;
 
-// The fastest of the plans on an H100, for one adapter of rank 16 (docs/kernels/moe.md).
-MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes) {
-  return sizes.moe_intermediate_size > kFusedLoraWidth ? MoeLoraPlan::kSerial
-                                                       : MoeLoraPlan::kFused;
+// Where another plan than fused was faster on an H100, with one adapter or several of rank 16
+// (docs/kernels/moe.md); the first row that fits counts.
+struct MeasuredPlan {
+  int32_t min_hidden_size;
+  int32_t min_width;  // moe_intermediate_size
+  int32_t max_tokens;
+  MoeLoraPlan plan;
+};
+constexpr MeasuredPlan kMeasuredPlans[] = {
+    // One token of a wide model: its shrink items are long, and gate_up waits for them.
+    {kSmallBatchHidden + 1, 0, 1, MoeLoraPlan::kTwoStream},
+    // Wider than fused can be.
+    {0, kFusedLoraWidth + 1, kTwoStreamTokens, MoeLoraPlan::kTwoStream},
+    {0, kFusedLoraWidth + 1, INT32_MAX, MoeLoraPlan::kSerial},
+};
+
+MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes, int32_t num_tokens) {
+  for (const MeasuredPlan& row : kMeasuredPlans) {
+    if (sizes.hidden_size >= row.min_hidden_size && sizes.moe_intermediate_size >= row.min_width &&
+        num_tokens <= row.max_tokens)
+      return row.plan;
+  }
+  return MoeLoraPlan::kFused;
 }
 
 }  // namespace
 
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                        int32_t num_sms, std::optional<MoeLoraPlan> asked) {
-  MoeLoraPlan lora_plan = asked.value_or(fastest_lora_plan(sizes));
+  MoeLoraPlan lora_plan = asked.value_or(fastest_lora_plan(sizes, num_tokens));
   if (lora_plan == MoeLoraPlan::kTwoStream && num_tokens > kTwoStreamTokens)
     lora_plan = MoeLoraPlan::kSerial;
   const bool fused_lora = with_adapters && lora_plan == MoeLoraPlan::kFused;
@@ -99,11 +119,11 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   const double miss =
       std::pow(1.0 - static_cast<double>(sizes.top_k) / sizes.num_experts, num_tokens);
   // Larger ones are routed by three kernels, and there is no time to guess in.
-  const int32_t guessed = num_tokens > 256 || miss > 0.4
-                              ? 0
-                              : std::min({(2 * num_sms - num_side_ctas) /
-                                              (sizes.moe_intermediate_size / 64),
-                                          sizes.num_experts, kMaxGuessedExperts});
+  const int32_t guessed =
+      num_tokens > 256 || miss > 0.4
+          ? 0
+          : std::min({(2 * num_sms - num_side_ctas) / (sizes.moe_intermediate_size / 64),
+                      sizes.num_experts, kMaxGuessedExperts});
   constexpr double kPrefetchBytes = 16e6;
   const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
   // Before so many tokens it only makes the lists and x wait.

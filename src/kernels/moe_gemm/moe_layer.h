@@ -123,7 +123,8 @@ inline constexpr int32_t kListedUnit = 1 << 16;
 struct MoeCounts {
   int32_t num_tiles;
   int32_t num_other_tiles;
-  int32_t num_shrink_items;  // or runs for the LoRA kernels; this one and the following are zero between layers
+  int32_t num_shrink_items;  // or runs for the LoRA kernels; this one and the following are zero
+                             // between layers
   int32_t next_gate_up;      // units that CTAs have taken beyond their first
   int32_t next_down;
   int32_t arrived;  // CTAs of the routing kernel at its barrier
@@ -159,7 +160,7 @@ struct MoeWorkspace {
   Bf16* h = nullptr;               // [R, I]
   float* lora_u = nullptr;         // [rank steps, R + T, 2, kLoraParts, 16], parts of x A^T, scaled
   float* lora_v = nullptr;         // [rank steps, R, 16], h A^T, scaled
-  int32_t max_rows = 0;             // R
+  int32_t max_rows = 0;            // R
   int32_t max_pairs = 0;
   int32_t num_u_rows = 0;  // R + T
 };
@@ -243,8 +244,8 @@ std::string why_unsupported(const MoeLayerParams& p);
 std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan);
 
 // Enqueues the layer on stream. Never synchronises, never allocates: safe under graph capture. The
-// workspace is zeroed once before its first use. `side` is for the two-stream plan, which forks from
-// `stream` and joins it again. Throws InternalError if why_unsupported is not empty or a side
+// workspace is zeroed once before its first use. `side` is for the two-stream plan, which forks
+// from `stream` and joins it again. Throws InternalError if why_unsupported is not empty or a side
 // stream is missing, CudaError if a launch is refused.
 void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream,
                       const SideStream& side = {});

@@ -1,4 +1,5 @@
-// The deltas B u and B v of every run, in float: a CTA takes two tiles of 128 rows of B for one run.
+// The deltas B u and B v of every run, in float: a CTA takes two tiles of 128 rows of B for one
+// run.
 
 #include <algorithm>
 
@@ -94,9 +95,9 @@ __global__ __launch_bounds__(kThreads, 5) void moe_lora_expand_kernel(
 #pragma unroll
         for (int f = 0; f < kFragments; ++f) {
           if (f >= 2 && !both) continue;
-          b[f] = load_factor<2>(at + f / 2 * expand_tile_bytes(work.rank) +
-                                    f % 2 * (whole ? 2048 : 1024),
-                                whole, lane);
+          b[f] = load_factor<2>(
+              at + f / 2 * expand_tile_bytes(work.rank) + f % 2 * (whole ? 2048 : 1024), whole,
+              lane);
         }
 #pragma unroll
         for (int j = 0; j < kColumnTiles; ++j) {

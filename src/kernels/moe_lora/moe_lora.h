@@ -28,7 +28,7 @@ inline constexpr int32_t kLoraParts = 2;
 void launch_moe_lora_shrink(const MoeLayerParams& p, const MoePlan& plan, MoeProjection projection,
                             CudaStream stream);
 void launch_moe_lora_expand(const MoeLayerParams& p, const MoePlan& plan, MoeProjection projection,
-                     CudaStream stream);
+                            CudaStream stream);
 
 void launch_moe_activation(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 

@@ -135,10 +135,10 @@ __global__ __launch_bounds__(kWarps * 32, 2) void moe_lora_shrink_kernel(
 #pragma unroll
       for (int j = 0; j < kColumnTiles; ++j) {
         const int at = first + min(8 * j + row, num_tokens - 1);
-        x[j] = column + (kDown ? reinterpret_cast<const __nv_bfloat16*>(p.workspace.h) +
-                                     int64_t{at} * depth
-                               : reinterpret_cast<const __nv_bfloat16*>(p.x) +
-                                     int64_t{__ldcg(p.workspace.token_of_row + at)} * depth);
+        x[j] = column +
+               (kDown ? reinterpret_cast<const __nv_bfloat16*>(p.workspace.h) + int64_t{at} * depth
+                      : reinterpret_cast<const __nv_bfloat16*>(p.x) +
+                            int64_t{__ldcg(p.workspace.token_of_row + at)} * depth);
       }
 #pragma unroll 1
       for (int begin = 0; begin < rows; begin += kRows) {
