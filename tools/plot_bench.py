@@ -19,7 +19,7 @@ _COLOURS = ("#2f6fde", "#c2472e", "#2e8b57", "#8a5cc2", "#b8860b", "#4a7f8c")
 
 
 def read_rows(path, layout, rank):
-    """The bench, and {adapters: [(tokens, ratio, floor_ratio)]} of one layout and rank."""
+    """The bench, and {(adapters, LoRA plan if asked for): [(tokens, ratio, floor_ratio)]} of one layout and rank."""
     try:
         bench = json.loads(path.read_text(encoding="utf-8"))
         layout = layout or bench["rows"][0]["layout"]
@@ -29,12 +29,13 @@ def read_rows(path, layout, rank):
             if row["adapters"] == 0 or row["layout"] != layout or row["rank"] != rank or row["name"].endswith("loaded"):
                 continue
             if row["ratio"] > 0:
-                lines.setdefault(row["adapters"], []).append((row["tokens"], row["ratio"], row["floor_ratio"]))
+                plan = row["name"].partition(" adapters")[2].strip()
+                lines.setdefault((row["adapters"], plan), []).append((row["tokens"], row["ratio"], row["floor_ratio"]))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         sys.exit(f"{path}: not a file of `braid bench layer --json` ({error!r})")
     if not lines:
         sys.exit(f"{path}: no rows with adapters and base of layout {layout} and rank {rank}")
-    return bench, layout, rank, {adapters: sorted(points) for adapters, points in sorted(lines.items())}
+    return bench, layout, rank, {line: sorted(points) for line, points in sorted(lines.items())}
 
 
 def draw(bench, layout, rank, lines):
@@ -55,7 +56,7 @@ def draw(bench, layout, rank, lines):
     for t in tokens:
         out.append(f'<text x="{x_of(t):.1f}" y="{_TOP + _HEIGHT + 20}" text-anchor="middle" fill="#657086">{t}</text>')
     out.append(f'<text x="{_LEFT + _WIDTH / 2}" y="{_TOP + _HEIGHT + 38}" text-anchor="middle" fill="#657086">tokens in the batch</text>')
-    for i, (adapters, points) in enumerate(lines.items()):
+    for i, ((adapters, plan), points) in enumerate(lines.items()):
         colour = _COLOURS[i % len(_COLOURS)]
         path = lambda value: " ".join(f"{x_of(p[0]):.1f},{y_of(p[value]):.1f}" for p in points)
         out.append(f'<polyline points="{path(2)}" fill="none" stroke="{colour}" stroke-width="1.5" stroke-dasharray="5 4" opacity="0.7"/>'
@@ -63,7 +64,7 @@ def draw(bench, layout, rank, lines):
         out += [f'<circle cx="{x_of(t):.1f}" cy="{y_of(r):.1f}" r="3.5" fill="{colour}"/>' for t, r, _ in points]
         y = _TOP + 10 + 22 * i
         out.append(f'<line x1="{_LEFT + _WIDTH + 14}" x2="{_LEFT + _WIDTH + 38}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2.5"/>'
-                   f'<text x="{_LEFT + _WIDTH + 44}" y="{y + 4}">{adapters} adapter{"s" if adapters > 1 else ""}</text>')  # fmt: skip
+                   f'<text x="{_LEFT + _WIDTH + 44}" y="{y + 4}">{f"{adapters}, {plan}" if plan else "1 adapter" if adapters == 1 else f"{adapters} adapters"}</text>')  # fmt: skip
     y = _TOP + 10 + 22 * len(lines)
     out.append(f'<line x1="{_LEFT + _WIDTH + 14}" x2="{_LEFT + _WIDTH + 38}" y1="{y}" y2="{y}" stroke="#657086" stroke-width="1.5" '
                f'stroke-dasharray="5 4"/><text x="{_LEFT + _WIDTH + 44}" y="{y + 4}">bytes allow</text></svg>')  # fmt: skip
