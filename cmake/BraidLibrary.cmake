@@ -48,5 +48,7 @@ function(braid_tests)
   add_executable(braid_${A_NAME}_tests ${sources})
   target_link_libraries(braid_${A_NAME}_tests PRIVATE ${A_DEPS} ${A_LIBS} braid_test_support braid_flags
     GTest::gmock GTest::gtest_main)
-  gtest_discover_tests(braid_${A_NAME}_tests PROPERTIES LABELS ${A_LABEL} DISCOVERY_TIMEOUT 60)
+  # Names without the bytes of parameters that have no printer.
+  gtest_discover_tests(braid_${A_NAME}_tests NO_PRETTY_VALUES
+                       PROPERTIES LABELS ${A_LABEL} DISCOVERY_TIMEOUT 60)
 endfunction()
