@@ -101,8 +101,8 @@ void keep_schema_text(Json& request, std::string_view body) {
   for (const auto& path : kPaths) {
     Json* value = &request;
     for (const std::string_view key : path) {
-      const auto found = value->is_object() ? value->find(std::string(key)) : value->end();
-      value = value->is_object() && found != value->end() ? &*found : nullptr;
+      const bool has_key = value->is_object() && value->contains(key);
+      value = has_key ? &(*value)[std::string(key)] : nullptr;
       if (value == nullptr) break;
     }
     if (value == nullptr || !value->is_object()) continue;

@@ -1,8 +1,7 @@
 // The adapters the server knows: load, unload, pin.
 
-import { call, element, get_json, notify, post_json } from "./api.js";
+import { by_id, call, element, get_json, notify, post_json } from "./api.js";
 
-const by_id = (id) => document.getElementById(id);
 const kRefreshMs = 2000;
 
 let timer = 0;

@@ -9,17 +9,17 @@ export class ApiError extends Error {
   }
 }
 
-export function hasKey() {
+export function has_key() {
   return key !== "";
 }
 
 // Asks for a key; false when the dialog was left without one.
 let asking = null;
-export function askForKey(text) {
+export function ask_for_key(text) {
   asking ??= new Promise((resolve) => {
-    const dialog = document.getElementById("key-dialog");
-    const input = document.getElementById("key-input");
-    document.getElementById("key-text").textContent = text;
+    const dialog = by_id("key-dialog");
+    const input = by_id("key-input");
+    by_id("key-text").textContent = text;
     input.value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
@@ -55,7 +55,7 @@ export async function call(path, options = {}) {
     const text = options.admin
       ? "This needs the key of the administrator."
       : "This server needs a key.";
-    if (may_ask && (await askForKey(is_first && !key ? text : `That key was not taken. ${text}`))) continue;
+    if (may_ask && (await ask_for_key(is_first && !key ? text : `That key was not taken. ${text}`))) continue;
     throw new ApiError(response.status, await message_of(response));
   }
 }
@@ -93,9 +93,11 @@ export async function* events_of(response) {
   }
 }
 
+export const by_id = (id) => document.getElementById(id);
+
 let notice_timer = 0;
 export function notify(text, is_bad = false) {
-  const notice = document.getElementById("notice");
+  const notice = by_id("notice");
   notice.textContent = text;
   notice.classList.toggle("bad", is_bad);
   notice.hidden = !text;

@@ -1,18 +1,18 @@
 // Tabs, theme, keys; each view is a module of its own.
 
-import { askForKey, get_json, notify } from "./api.js";
+import { ask_for_key, by_id, get_json, notify } from "./api.js";
 import * as adapters from "./adapters.js";
 import * as metrics from "./metrics.js";
 import * as playground from "./playground.js";
 
 const views = { playground, metrics, adapters };
 const names = Object.keys(views);
-const tab = (name) => document.getElementById(`tab-${name}`);
+const tab = (name) => by_id(`tab-${name}`);
 
 function show(name) {
   for (const other of names) {
     const is_shown = other === name;
-    document.getElementById(other).hidden = !is_shown;
+    by_id(other).hidden = !is_shown;
     tab(other).setAttribute("aria-selected", String(is_shown));
     tab(other).tabIndex = is_shown ? 0 : -1;
     if (is_shown) views[other].show();
@@ -33,7 +33,7 @@ for (const [i, name] of names.entries()) {
 }
 
 const root = document.documentElement;
-document.getElementById("theme-button").addEventListener("click", () => {
+by_id("theme-button").addEventListener("click", () => {
   const is_dark = root.dataset.theme
     ? root.dataset.theme === "dark"
     : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -43,14 +43,14 @@ document.getElementById("theme-button").addEventListener("click", () => {
 const theme = localStorage.getItem("theme");
 if (theme === "light" || theme === "dark") root.dataset.theme = theme;
 
-document.getElementById("key-button").addEventListener("click", async () => {
-  if (await askForKey("Sent with everything this page asks of the server.")) start();
+by_id("key-button").addEventListener("click", async () => {
+  if (await ask_for_key("Sent with everything this page asks of the server.")) start();
 });
 
 async function start() {
   try {
     const { data } = await get_json("/v1/models");
-    document.getElementById("model-name").textContent = data[0].id;
+    by_id("model-name").textContent = data[0].id;
     playground.set_models(data);
   } catch (error) {
     notify(error.message, true);

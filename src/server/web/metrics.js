@@ -1,11 +1,10 @@
 // Numbers and charts out of /metrics, read once a second while they are looked at.
 
-import { call, element } from "./api.js";
+import { by_id, call, element } from "./api.js";
 
 const kPeriodMs = 1000;
 const kSamples = 120;
 const kMaxSeries = 5;
-const by_id = (id) => document.getElementById(id);
 
 // Samples of the text format as {name, labels, value}.
 export function parse(text) {
@@ -24,7 +23,11 @@ export function parse(text) {
 class Snapshot {
   constructor(samples) {
     this.time = performance.now() / 1000;
-    this.of_name = Map.groupBy ? Map.groupBy(samples, (s) => s.name) : group(samples);
+    this.of_name = new Map();
+    for (const s of samples) {
+      if (!this.of_name.has(s.name)) this.of_name.set(s.name, []);
+      this.of_name.get(s.name).push(s);
+    }
   }
   all(name) {
     return this.of_name.get(name) ?? [];
@@ -37,15 +40,6 @@ class Snapshot {
   by(name, label) {
     return new Map(this.all(name).map((s) => [s.labels[label], s.value]));
   }
-}
-
-function group(samples) {
-  const map = new Map();
-  for (const s of samples) {
-    if (!map.has(s.name)) map.set(s.name, []);
-    map.get(s.name).push(s);
-  }
-  return map;
 }
 
 // The quantile of what a histogram counted between two snapshots; undefined where it counted none.

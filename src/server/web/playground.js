@@ -1,9 +1,8 @@
 // One message to one, two or three models side by side.
 
-import { element, events_of, hasKey, notify, post_json } from "./api.js";
+import { by_id, element, events_of, has_key, notify, post_json } from "./api.js";
 
 const kMaxColumns = 3;
-const by_id = (id) => document.getElementById(id);
 
 let models = [];
 const columns = [];
@@ -191,7 +190,7 @@ function as_curl({ path, body }) {
   return [
     `curl -N ${shell_quoted(location.origin + path)}`,
     "-H 'Content-Type: application/json'",
-    ...(hasKey() ? ["-H \"Authorization: Bearer $API_KEY\""] : []),
+    ...(has_key() ? ["-H \"Authorization: Bearer $API_KEY\""] : []),
     `-d ${shell_quoted(JSON.stringify(body, null, 2))}`,
   ].join(" \\\n  ");
 }
