@@ -4,7 +4,7 @@
 help:
 	@echo 'make demo    build, make the demo model, serve it with many adapters, measure, write out/report.html'
 	@echo 'make test    unit and golden tests, fuzz targets, lint'
-	@echo 'make sanitize  tests of the engine under the address and thread sanitizers'
+	@echo 'make sanitize  tests of the engine, adapters and server under the address and thread sanitizers'
 	@echo 'make build   only the command, at build/release/braid'
 	@echo 'make lint    layers, format, links (part of make test)'
 	@echo 'make clean   remove build/ and out/'
