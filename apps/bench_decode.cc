@@ -323,6 +323,7 @@ void add_bench(CLI::App& program) {
   bench->require_subcommand(1);
 #ifdef BRAID_HAS_CUDA
   add_bench_layer(*bench);
+  add_bench_attention(*bench);
 #endif
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = bench->add_subcommand(

@@ -1,0 +1,166 @@
+// Norm, embedding and SwiGLU's middle: 16 bytes a thread, bound by memory or by the launch.
+
+#include "kernels/common/grid_dependency.cuh"
+#include "kernels/common/launch.h"
+#include "kernels/common/mma.cuh"
+#include "kernels/elementwise/enqueue.h"
+
+namespace braid::kernels {
+namespace {
+
+struct Floats8 {
+  float x[8];
+};
+
+__device__ __forceinline__ Floats8 to_floats(const uint4& eight) {
+  const uint32_t two[4] = {eight.x, eight.y, eight.z, eight.w};
+  Floats8 f;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    f.x[2 * i] = __uint_as_float(two[i] << 16);
+    f.x[2 * i + 1] = __uint_as_float(two[i] & 0xffff0000u);
+  }
+  return f;
+}
+
+__device__ __forceinline__ uint4 to_bf16(const Floats8& f) {
+  return make_uint4(pack_bf16(f.x[0], f.x[1]), pack_bf16(f.x[2], f.x[3]), pack_bf16(f.x[4], f.x[5]),
+                    pack_bf16(f.x[6], f.x[7]));
+}
+
+__device__ __forceinline__ uint4* chunks_of_row(Bf16* rows, int64_t row, int64_t stride) {
+  return reinterpret_cast<uint4*>(rows + row * stride);
+}
+__device__ __forceinline__ const uint4* chunks_of_row(const Bf16* rows, int64_t row,
+                                                      int64_t stride) {
+  return reinterpret_cast<const uint4*>(rows + row * stride);
+}
+
+constexpr int kNormThreads = 256, kNormWarps = kNormThreads / 32;
+
+// One token a CTA; a thread keeps kChunks times 8 elements in registers.
+template <int kChunks>
+__global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(
+    const __grid_constant__ RmsNormBf16Params p) {
+  const int hidden = p.hidden_size, chunks = hidden / 8;
+  uint4* const residual = chunks_of_row(p.residual, blockIdx.x, hidden);
+  const uint4* const weight = chunks_of_row(p.weight, 0, 0);
+  uint4* const y = chunks_of_row(p.y, blockIdx.x, hidden);
+  uint4 w[kChunks];
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const int i = threadIdx.x + c * kNormThreads;
+    if (i < chunks) w[c] = __ldg(weight + i);
+  }
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+
+  // --- residual + delta, and the squares of what is stored ---
+  Floats8 x[kChunks];
+  float squares = 0;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const int i = threadIdx.x + c * kNormThreads;
+    if (i >= chunks) continue;
+    uint4 stored = __ldcg(residual + i);
+    x[c] = to_floats(stored);
+    if (p.delta != nullptr) {
+      const Floats8 delta = to_floats(__ldcg(chunks_of_row(p.delta, blockIdx.x, hidden) + i));
+#pragma unroll
+      for (int e = 0; e < 8; ++e) x[c].x[e] += delta.x[e];
+      stored = to_bf16(x[c]);
+      residual[i] = stored;
+      x[c] = to_floats(stored);
+    }
+#pragma unroll
+    for (int e = 0; e < 8; ++e) squares = fmaf(x[c].x[e], x[c].x[e], squares);
+  }
+
+  // --- their sum, in a fixed order ---
+  __shared__ float warp_squares[kNormWarps];
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) squares += __shfl_xor_sync(~0u, squares, step);
+  if (threadIdx.x % 32 == 0) warp_squares[threadIdx.x / 32] = squares;
+  __syncthreads();
+  float total = 0;
+#pragma unroll
+  for (const float of_warp : warp_squares) total += of_warp;
+  const float scale = rsqrtf(total / static_cast<float>(hidden) + p.eps);
+
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const int i = threadIdx.x + c * kNormThreads;
+    if (i >= chunks) continue;
+    const Floats8 f = to_floats(w[c]);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) x[c].x[e] *= scale * f.x[e];
+    y[i] = to_bf16(x[c]);
+  }
+}
+
+constexpr int kThreads = 256;
+
+// One token a CTA.
+__global__ __launch_bounds__(kThreads) void embedding_kernel(
+    const __grid_constant__ EmbeddingBf16Params p) {
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const int token_id = __ldcg(p.token_ids + blockIdx.x);
+  const uint4* const row = chunks_of_row(p.table, token_id, p.hidden_size);
+  uint4* const out = chunks_of_row(p.out, blockIdx.x, p.hidden_size);
+  for (int i = threadIdx.x; i < p.hidden_size / 8; i += kThreads) out[i] = __ldg(row + i);
+}
+
+// 8 elements a thread.
+__global__ __launch_bounds__(kThreads) void silu_mul_kernel(
+    const __grid_constant__ SiluMulBf16Params p) {
+  const int chunks = p.intermediate_size / 8;
+  const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int64_t token = thread / chunks, i = thread % chunks;
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  if (token >= p.num_tokens) return;
+  Floats8 gate = to_floats(__ldcg(chunks_of_row(p.gate, token, p.gate_stride) + i));
+  const Floats8 up = to_floats(__ldcg(chunks_of_row(p.up, token, p.up_stride) + i));
+#pragma unroll
+  for (int e = 0; e < 8; ++e) {
+    // exp(-gate) may overflow: the quotient is then 0, as it should be.
+    gate.x[e] = __fdividef(gate.x[e], 1.0f + __expf(-gate.x[e])) * up.x[e];
+  }
+  chunks_of_row(p.z, token, p.intermediate_size)[i] = to_bf16(gate);
+}
+
+template <int kChunks>
+void launch_norm(const RmsNormBf16Params& p, CudaStream stream) {
+  launch("rms_norm", rms_norm_kernel<kChunks>,
+         {.grid = dim3(static_cast<unsigned>(p.num_tokens)), .cta = dim3(kNormThreads)}, stream, p);
+}
+
+}  // namespace
+
+namespace internal {
+
+void enqueue_rms_norm(const RmsNormBf16Params& p, CudaStream stream) {
+  const int chunks = (p.hidden_size / 8 + kNormThreads - 1) / kNormThreads;
+  static_assert(kMaxNormHidden == 8 * 8 * kNormThreads);
+  if (chunks <= 1) return launch_norm<1>(p, stream);
+  if (chunks <= 2) return launch_norm<2>(p, stream);
+  if (chunks <= 4) return launch_norm<4>(p, stream);
+  return launch_norm<8>(p, stream);
+}
+
+void enqueue_embedding(const EmbeddingBf16Params& p, CudaStream stream) {
+  launch("embedding", embedding_kernel,
+         {.grid = dim3(static_cast<unsigned>(p.num_tokens)), .cta = dim3(kThreads)}, stream, p);
+}
+
+void enqueue_silu_mul(const SiluMulBf16Params& p, CudaStream stream) {
+  const int64_t threads = int64_t{p.num_tokens} * (p.intermediate_size / 8);
+  launch("silu_mul", silu_mul_kernel,
+         {.grid = dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)),
+          .cta = dim3(kThreads)},
+         stream, p);
+}
+
+}  // namespace internal
+}  // namespace braid::kernels

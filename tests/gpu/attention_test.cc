@@ -1,0 +1,323 @@
+// launch_attention_decode and launch_attention_prefill against reference::attention.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <span>
+
+#include "tests/gpu/attention_problem.h"
+#include "tests/support/cuda.h"
+
+namespace braid::test {
+namespace {
+
+using kernels::KvFormat;
+
+struct Case {
+  const char* name;
+  AttentionShape shape;
+  std::vector<QueryRange> sequences;
+};
+
+void PrintTo(const Case& test, std::ostream* out) { *out << test.name; }
+
+std::vector<QueryRange> one_query_each(const std::vector<int32_t>& lengths) {
+  std::vector<QueryRange> ranges;
+  for (const int32_t length : lengths) ranges.push_back({1, length});
+  return ranges;
+}
+
+// NaN, which untouched outputs are, equals itself here.
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+// Around stages of 16 keys, units of 256, and where units grow.
+const std::vector<int32_t> kBorders = {1,   2,   15,  16,  17,   31,   33,   255, 256,
+                                       257, 271, 511, 513, 1023, 1025, 2048, 777, 64};
+constexpr KvFormat kE4m3 = KvFormat::kE4m3;
+
+class AttentionDecode : public testing::TestWithParam<Case> {};
+
+TEST_P(AttentionDecode, MatchesReference) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem problem(GetParam().shape, GetParam().sequences, /*seed=*/1);
+  const int32_t count = problem.num_sequences();
+  const auto out = problem.decode(0, count);
+  EXPECT_EQ(problem.why_wrong(out, 0, count), "");
+  // Counts are as they were: it runs again, on as few SMs as there may be.
+  EXPECT_TRUE(same_bits(problem.decode(0, count, /*num_sms=*/1), out));
+}
+
+TEST_P(AttentionDecode, GivesASequenceTheSameBitsAlone) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem problem(GetParam().shape, GetParam().sequences, /*seed=*/2);
+  const auto together = problem.decode(0, problem.num_sequences());
+  int32_t token = 0;
+  for (int32_t s = 0; s < problem.num_sequences(); ++s) {
+    if (GetParam().sequences[static_cast<size_t>(s)].num_queries == 0) continue;
+    const auto alone = problem.decode(s, 1, /*num_sms=*/3);
+    const auto row = static_cast<size_t>(problem.width()),
+               first = row * static_cast<size_t>(token++);
+    EXPECT_TRUE(
+        same_bits(std::span(alone).subspan(first, row), std::span(together).subspan(first, row)))
+        << "sequence " << s;
+  }
+}
+
+const Case kDecodeCases[] = {
+    {"one_key", {}, one_query_each({1})},
+    {"borders", {}, one_query_each(kBorders)},
+    {"borders_D64", {.head_dim = 64}, one_query_each(kBorders)},
+    {"borders_D96", {.head_dim = 96}, one_query_each(kBorders)},
+    {"borders_D256", {.num_heads = 4, .head_dim = 256}, one_query_each(kBorders)},
+    {"borders_fp8", {.format = kE4m3}, one_query_each(kBorders)},
+    {"borders_D64_fp8", {.head_dim = 64, .format = kE4m3}, one_query_each(kBorders)},
+    {"borders_D96_fp8", {.head_dim = 96, .format = kE4m3}, one_query_each(kBorders)},
+    {"borders_D256_fp8",
+     {.num_heads = 4, .head_dim = 256, .format = kE4m3},
+     one_query_each(kBorders)},
+    {"group1_block32",
+     {.num_heads = 3, .num_kv_heads = 3, .block_size = 32},
+     one_query_each({1, 33, 300, 1000})},
+    {"group2", {.num_heads = 4, .num_kv_heads = 2}, one_query_each({40, 600, 8})},
+    {"group5_block64",
+     {.num_heads = 10, .num_kv_heads = 2, .block_size = 64},
+     one_query_each({5, 320, 1111})},
+    {"group8_qwen3_30b", {.num_heads = 32, .num_kv_heads = 4}, one_query_each({2048, 17, 1500})},
+    {"group9", {.num_heads = 9, .num_kv_heads = 1}, one_query_each({5, 320, 1111})},
+    {"group12_D96_fp8",
+     {.num_heads = 12, .num_kv_heads = 1, .head_dim = 96, .format = kE4m3},
+     one_query_each({5, 320, 1111})},
+    {"group16_D64", {.num_heads = 16, .num_kv_heads = 1, .head_dim = 64}, one_query_each({5, 900})},
+    {"group16", {.num_heads = 32, .num_kv_heads = 2}, one_query_each({5, 320, 1111, 256})},
+    {"group16_D256",
+     {.num_heads = 16, .num_kv_heads = 1, .head_dim = 256},
+     one_query_each({5, 320, 1111, 256})},
+    {"group16_D256_fp8",
+     {.num_heads = 16, .num_kv_heads = 1, .head_dim = 256, .format = kE4m3},
+     one_query_each({5, 320, 1111, 256})},
+    {"sharp", {.key_sigma = 12.0f}, one_query_each({1, 100, 1000})},
+    {"padded", {}, {{1, 300}, {0, 0}, {1, 20}, {0, 500}, {0, 0}}},
+    {"nothing_but_padding", {}, {{0, 0}, {0, 7}}},
+    {"longer_units", {.num_heads = 2, .num_kv_heads = 1}, one_query_each({8191, 8192, 8193, 9000})},
+    {"128k", {.num_heads = 2, .num_kv_heads = 1}, one_query_each({131072, 3, 20000})},
+    {"batch256",
+     {.num_heads = 2, .num_kv_heads = 1, .head_dim = 64},
+     [] {
+       std::vector<QueryRange> ranges;
+       for (int32_t s = 0; s < 256; ++s) ranges.push_back({1, 1 + s * s % 1013});
+       return ranges;
+     }()},
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionDecode, testing::ValuesIn(kDecodeCases),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST(AttentionDecodeGraph, ReadsLengthsAndQueriesAtReplay) {
+  BRAID_NEEDS_CUDA();
+  const auto longest = one_query_each({700, 300, 2000, 9000});
+  AttentionProblem problem({}, longest, /*seed=*/3);
+  const Stream stream;
+  const Graph graph = Graph::capture(stream, [&] {
+    kernels::launch_attention_decode(problem.params(0, 4), problem.workspace(), 132, stream.get());
+  });
+  for (const auto& ranges :
+       {longest, one_query_each({1, 1, 1, 1}), one_query_each({257, 16, 2000, 8200}),
+        std::vector<QueryRange>{{1, 699}, {0, 0}, {1, 1999}, {0, 1}}, longest}) {
+    problem.set_ranges(ranges);
+    problem.poison();
+    graph.launch(stream);
+    graph.launch(stream);
+    stream.wait();
+    EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, 4), "");
+  }
+}
+
+// Layer after layer, where a launch begins while the one before still runs.
+TEST(AttentionDecodeGraph, RunsLaunchesThatOverlap) {
+  BRAID_NEEDS_CUDA();
+  for (const auto& ranges :
+       {one_query_each({512}), one_query_each({2048}), one_query_each({700, 300, 2000, 9000})}) {
+    AttentionProblem problem({.num_heads = 32, .num_kv_heads = 4}, ranges, /*seed=*/7);
+    const int32_t count = problem.num_sequences();
+    const Stream stream;
+    const Graph graph = Graph::capture(stream, [&] {
+      for (int32_t layer = 0; layer < 40; ++layer) {
+        kernels::launch_attention_decode(problem.params(0, count), problem.workspace(), 132,
+                                         stream.get());
+      }
+    });
+    for (int replay = 0; replay < 5; ++replay) {
+      problem.poison();
+      graph.launch(stream);
+      stream.wait();
+      EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, count), "");
+    }
+  }
+}
+
+class AttentionPrefill : public testing::TestWithParam<Case> {};
+
+TEST_P(AttentionPrefill, MatchesReference) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem problem(GetParam().shape, GetParam().sequences, /*seed=*/4);
+  const int32_t count = problem.num_sequences();
+  EXPECT_EQ(problem.why_wrong(problem.prefill(0, count), 0, count), "");
+}
+
+const Case kPrefillCases[] = {
+    {"one_token", {}, {{1, 1}}},
+    {"one_query", {}, {{1, 200}}},
+    {"small", {}, {{5, 5}, {3, 70}, {0, 12}, {31, 31}}},
+    {"tiles", {.num_heads = 4, .num_kv_heads = 1}, {{32, 32}, {33, 33}, {63, 127}, {64, 64}}},
+    {"long_chunk", {.num_heads = 4, .num_kv_heads = 2}, {{130, 333}, {1, 64}, {65, 65}}},
+    {"long_context", {.num_heads = 2, .num_kv_heads = 1}, {{40, 3000}}},
+    {"D64", {.head_dim = 64}, {{40, 333}, {70, 70}, {1, 63}}},
+    {"D96", {.head_dim = 96}, {{40, 333}, {70, 70}, {1, 64}}},
+    {"D256", {.num_heads = 4, .head_dim = 256}, {{40, 333}, {70, 70}, {1, 65}}},
+    {"fp8", {.format = kE4m3}, {{40, 333}, {70, 70}, {1, 65}}},
+    {"D64_fp8", {.head_dim = 64, .format = kE4m3}, {{40, 333}, {70, 70}}},
+    {"D96_fp8", {.head_dim = 96, .format = kE4m3}, {{40, 333}, {70, 70}}},
+    {"D256_fp8", {.num_heads = 4, .head_dim = 256, .format = kE4m3}, {{40, 333}, {70, 70}}},
+    {"group1_block64", {.num_heads = 2, .num_kv_heads = 2, .block_size = 64}, {{150, 300}, {9, 9}}},
+    {"group5", {.num_heads = 5, .num_kv_heads = 1}, {{77, 300}, {9, 9}}},
+    {"group16", {.num_heads = 16, .num_kv_heads = 1}, {{17, 300}, {9, 9}}},
+    {"sharp", {.key_sigma = 12.0f}, {{20, 100}}},
+    {"no_queries", {}, {{0, 0}, {0, 9}}},
+    {"many_sequences",
+     {.num_heads = 2, .num_kv_heads = 1, .head_dim = 64},
+     [] {
+       std::vector<QueryRange> ranges;
+       for (int32_t s = 0; s < 100; ++s) ranges.push_back({s % 7, s % 7 + s});
+       return ranges;
+     }()},
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionPrefill, testing::ValuesIn(kPrefillCases),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+// Queries of a prompt have the same bits however it is cut.
+TEST(AttentionPrefillBits, DoNotDependOnChunksOrTheBatch) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t head_dim : {128, 256}) {
+    AttentionShape shape;
+    shape.head_dim = head_dim;
+    constexpr int32_t kLength = 300;
+    AttentionProblem problem(shape, {{kLength, kLength}, {50, 90}}, /*seed=*/5);
+    const auto whole = problem.prefill(0, 2);
+    const auto row = static_cast<size_t>(problem.width());
+    for (const std::vector<int32_t>& ends :
+         {std::vector<int32_t>{1, 2, 65, 129, 300}, std::vector<int32_t>{64, 128, 256, 300},
+          std::vector<int32_t>{299, 300}}) {
+      int32_t begin = 0;
+      for (const int32_t end : ends) {
+        problem.set_ranges({{end - begin, end}, {0, 0}}, begin);
+        const auto chunk = problem.prefill(0, 1);
+        const size_t first = static_cast<size_t>(begin) * row,
+                     count = static_cast<size_t>(end - begin) * row;
+        EXPECT_TRUE(same_bits(std::span(chunk).subspan(first, count),
+                              std::span(whole).subspan(first, count)))
+            << "queries " << begin << " to " << end;
+        begin = end;
+      }
+      EXPECT_EQ(begin, kLength);
+    }
+  }
+}
+
+TEST(AttentionMixed, DecodeAndPrefillOfOneBatch) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem problem({}, {{1, 700}, {1, 3}, {1, 256}, {40, 100}, {7, 7}}, /*seed=*/6);
+  const Stream stream;
+  problem.poison();
+  kernels::launch_attention_decode(problem.params(0, 3), problem.workspace(), 132, stream.get());
+  kernels::launch_attention_prefill(problem.params(3, 2), 47, stream.get());
+  stream.wait();
+  EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, 5), "");
+}
+
+// --- limits: run everywhere ---
+
+kernels::AttentionBf16Params good_params() {
+  static uint8_t memory[16] __attribute__((aligned(16)));
+  auto* const bf16 = reinterpret_cast<Bf16*>(memory);
+  auto* const ints = reinterpret_cast<int32_t*>(memory);
+  return {.q = bf16,
+          .q_stride = 1024,
+          .out = bf16,
+          .kv = {.k_cache = memory,
+                 .v_cache = memory,
+                 .num_kv_heads = 2,
+                 .block_size = 16,
+                 .head_dim = 128},
+          .query_indptr = ints,
+          .context_len = ints,
+          .block_table = ints,
+          .num_sequences = 1,
+          .max_kv_blocks = 1,
+          .num_heads = 8,
+          .softmax_scale = 1.0f};
+}
+
+TEST(AttentionBf16Limits, NameTheFieldTheValueAndTheRemedy) {
+  EXPECT_EQ(why_unsupported(good_params()), "");
+  const auto why = [](auto&& change) {
+    kernels::AttentionBf16Params p = good_params();
+    change(p);
+    return why_unsupported(p);
+  };
+  EXPECT_EQ(why([](auto& p) { p.kv.head_dim = 80; }), "head_dim = 80, need 64, 96, 128 or 256");
+  EXPECT_EQ(why([](auto& p) { p.kv.block_size = 24; }),
+            "block_size = 24, need a power of two from 16 on");
+  EXPECT_EQ(why([](auto& p) { p.num_heads = 7; }),
+            "num_heads = 7, need a multiple of num_kv_heads = 2");
+  EXPECT_EQ(why([](auto& p) { p.num_heads = 34, p.q_stride = 34 * 128; }),
+            "num_heads = 34, need at most 16 for each of num_kv_heads = 2");
+  EXPECT_EQ(why([](auto& p) { p.q_stride = 1000; }),
+            "q_stride = 1000, need a multiple of 8 from 1024 on");
+  EXPECT_EQ(why([](auto& p) { p.num_sequences = 5000; }), "num_sequences = 5000, need 0 to 1024");
+  EXPECT_EQ(why([](auto& p) { p.max_kv_blocks = 0; }), "max_kv_blocks = 0, need 1 or more");
+  EXPECT_EQ(why([](auto& p) { p.kv.format = kE4m3, p.kv.k_scale = 0; }),
+            "k_scale = 0 and v_scale = 1, need numbers above 0");
+  EXPECT_EQ(why([](auto& p) { p.q = nullptr; }), "q or out is null");
+  EXPECT_EQ(why([](auto& p) { ++p.q; }), "q is not aligned to 16 bytes");
+  // Nothing to do is no mistake.
+  EXPECT_EQ(why([](auto& p) { p.num_sequences = 0, p.q = nullptr; }), "");
+}
+
+TEST(AttentionBf16Limits, NameWhatTheWorkspaceIsFor) {
+  kernels::AttentionBf16Params p = good_params();
+  EXPECT_EQ(why_unsupported(p, {}), "workspace is null");
+  uint8_t byte = 0;
+  size_t bytes = 0;
+  const auto workspace = kernels::attention_workspace(1, 8, 2, 128, &byte, &bytes);
+  EXPECT_EQ(why_unsupported(p, workspace), "");
+  EXPECT_GE(bytes, sizeof(float) * 32 * 8 * (128 + 2));
+  p.num_sequences = 2;
+  EXPECT_EQ(why_unsupported(p, workspace), "num_sequences = 2, the workspace is for 1");
+  p.num_sequences = 1, p.kv.head_dim = 64;
+  EXPECT_EQ(why_unsupported(p, workspace),
+            "num_heads = 8 and head_dim = 64, the workspace is for 8 and 128");
+}
+
+TEST(AttentionSplits, FollowALengthAlone) {
+  using kernels::keys_per_split;
+  using kernels::num_splits;
+  EXPECT_EQ(num_splits(0), 0);
+  EXPECT_EQ(num_splits(1), 1);
+  EXPECT_EQ(num_splits(256), 1);
+  EXPECT_EQ(num_splits(257), 2);
+  EXPECT_EQ(num_splits(8192), 32);
+  EXPECT_EQ(keys_per_split(8192), 256);
+  EXPECT_EQ(keys_per_split(8193), 512);
+  for (int32_t length = 1; length < 300000; length += 97) {
+    const int32_t splits = num_splits(length), keys = keys_per_split(length);
+    ASSERT_LE(splits, kernels::kMaxSplits);
+    ASSERT_LT((splits - 1) * keys, length);
+    ASSERT_GE(splits * keys, length);
+  }
+}
+
+}  // namespace
+}  // namespace braid::test
