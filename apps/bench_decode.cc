@@ -53,6 +53,8 @@ struct Arm {
   int32_t spare_tokens = 0;                   // that its requests make beyond the steps measured
   std::vector<double> step_ms;                // every step of every round
   std::vector<double> round_ms;               // median step of each round
+  double seconds = 0;                         // of all rounds, prefills included
+  double device_seconds = 0;                  // of these, that a GPU worked
 };
 
 double median(std::vector<double> values) {
@@ -122,7 +124,11 @@ Result<std::vector<double>> whole_steps(Engine& engine, const BenchOptions& opti
 Status run_round(Engine& engine, const BenchOptions& options, Arm& arm, uint64_t seed) {
   constexpr int32_t kMostSpareTokens = 1024;
   for (;;) {
+    const auto begin = Clock::now();
+    const double device_begin = engine.stats().device_seconds;
     auto steps = whole_steps(engine, options, arm, seed);
+    arm.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
+    arm.device_seconds += engine.stats().device_seconds - device_begin;
     if (!steps) return pass_on(steps);
     if (!steps->empty()) {
       arm.round_ms.push_back(median(*steps));
@@ -180,14 +186,6 @@ std::string shown_rank(const Arm& arm) {
   return fmt::format("{}-{}", arm.min_rank, arm.max_rank);
 }
 
-std::string cpu_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown CPU";
-}
-
 struct Row {
   const Arm* arm = nullptr;
   double ms = 0;
@@ -197,15 +195,18 @@ struct Row {
   double floor_ratio = 1;  // what the bytes allow
 };
 
-Row make_row(const Engine& engine, const Arm& arm, const Arm& base, double read_rate) {
+Row make_row(const Engine& engine, const Arm& arm, const Arm& base, double read_rate,
+             int32_t context_len) {
   Row row;
   row.arm = &arm;
   row.ms = median(arm.step_ms);
   row.tokens_per_s = arm.batch * 1000.0 / row.ms;
   row.floor_ms =
-      static_cast<double>(engine.decode_step_bytes(arm.adapter_of_request)) / read_rate * 1e3;
+      static_cast<double>(engine.decode_step_bytes(arm.adapter_of_request, context_len)) /
+      read_rate * 1e3;
   const double base_floor_ms =
-      static_cast<double>(engine.decode_step_bytes(base.adapter_of_request)) / read_rate * 1e3;
+      static_cast<double>(engine.decode_step_bytes(base.adapter_of_request, context_len)) /
+      read_rate * 1e3;
   row.floor_ratio = base_floor_ms / row.floor_ms;
   // Rounds alternate between the arms: the median of per-round ratios is blind to slow drift.
   std::vector<double> ratios;
@@ -215,11 +216,12 @@ Row make_row(const Engine& engine, const Arm& arm, const Arm& base, double read_
   return row;
 }
 
-Json to_json(const std::vector<Row>& rows, const BenchOptions& options, double read_rate) {
+Json to_json(const std::vector<Row>& rows, const BenchOptions& options, const std::string& device,
+             double read_rate) {
   Json json = {{"bench", "decode"},
                {"model", options.engine.config.model_dir.string()},
                {"device",
-                {{"name", cpu_name()},
+                {{"name", device},
                  {"threads", options.engine.config.num_threads},
                  {"read_gb_per_s", read_rate / 1e9}}},
                {"context", options.context},
@@ -239,6 +241,7 @@ Json to_json(const std::vector<Row>& rows, const BenchOptions& options, double r
          {"ms_p90", percentile(row.arm->step_ms, 0.9)},
          {"floor_ms", row.floor_ms},
          {"floor_share", row.floor_ms / row.ms},
+         {"device_busy", row.arm->device_seconds / row.arm->seconds},
          {"ratio", row.ratio},
          {"floor_ratio", row.floor_ratio},
          {"steps_ms", row.arm->step_ms}});
@@ -246,10 +249,10 @@ Json to_json(const std::vector<Row>& rows, const BenchOptions& options, double r
   return json;
 }
 
-void print_rows(const std::vector<Row>& rows, double read_rate) {
-  fmt::print("{}; read rate {:.1f} GB/s\n\n", cpu_name(), read_rate / 1e9);
+void print_rows(const std::vector<Row>& rows, const std::string& device, double read_rate) {
+  fmt::print("{}; read rate {:.1f} GB/s\n\n", device, read_rate / 1e9);
   Table table({"batch", "adapters", "rank", "tokens/s", "ms/step", "p10", "p90", "floor ms",
-               "of floor", "of base", "bytes allow"});
+               "of floor", "of base", "bytes allow", "GPU busy"});
   for (const Row& row : rows) {
     table.add(
         {fmt::format("{}", row.arm->batch),
@@ -259,12 +262,16 @@ void print_rows(const std::vector<Row>& rows, double read_rate) {
          fmt::format("{:.2f}", percentile(row.arm->step_ms, 0.9)),
          fmt::format("{:.2f}", row.floor_ms), fmt::format("{:.0f} %", 100 * row.floor_ms / row.ms),
          row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.ratio),
-         row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.floor_ratio)});
+         row.arm->num_adapters == 0 ? "-" : fmt::format("{:.1f} %", 100 * row.floor_ratio),
+         row.arm->device_seconds == 0
+             ? "-"
+             : fmt::format("{:.1f} %", 100 * row.arm->device_seconds / row.arm->seconds)});
   }
   fmt::print(
       "{}\nfloor: bytes a step must read over the measured read rate. of base: throughput against "
       "the\n"
-      "base model alone at the same batch, arms alternating in this run.\n",
+      "base model alone at the same batch, arms alternating in this run. GPU busy: of the whole "
+      "run.\n",
       table.to_string());
 }
 
@@ -298,7 +305,8 @@ void run_bench_decode(BenchOptions options) {
       progress.update("bench decode", done++, total);
       auto ran = run_round(**engine, options, arm, static_cast<uint64_t>(round + 2));
       if (!ran) leave(ran.error().message);
-      if (round < 0) arm.step_ms.clear(), arm.round_ms.clear();
+      if (round < 0)
+        arm.step_ms.clear(), arm.round_ms.clear(), arm.seconds = arm.device_seconds = 0;
     }
   }
   progress.finish(true);
@@ -307,11 +315,12 @@ void run_bench_decode(BenchOptions options) {
   const Arm* base = nullptr;
   for (const Arm& arm : arms) {
     if (arm.num_adapters == 0) base = &arm;
-    rows.push_back(make_row(**engine, arm, *base, read_rate));
+    rows.push_back(make_row(**engine, arm, *base, read_rate, options.context + options.steps / 2));
   }
-  print_rows(rows, read_rate);
+  print_rows(rows, (*engine)->device(), read_rate);
   if (!options.json.empty()) {
-    auto written = write_file(options.json, to_json(rows, options, read_rate).dump(1) + "\n");
+    auto written = write_file(
+        options.json, to_json(rows, options, (*engine)->device(), read_rate).dump(1) + "\n");
     if (!written) leave(written.error().message);
   }
 }
@@ -324,6 +333,9 @@ void add_bench(CLI::App& program) {
 #ifdef BRAID_HAS_CUDA
   add_bench_layer(*bench);
   add_bench_attention(*bench);
+  add_bench_swap(*bench);
+  add_bench_linear(*bench);
+  add_bench_sampling(*bench);
 #endif
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = bench->add_subcommand(

@@ -16,6 +16,9 @@ void add_quantize(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_bench_layer(CLI::App& bench);      // builds with CUDA only
 void add_bench_attention(CLI::App& bench);  // builds with CUDA only
+void add_bench_swap(CLI::App& bench);       // builds with CUDA only
+void add_bench_linear(CLI::App& bench);     // builds with CUDA only
+void add_bench_sampling(CLI::App& bench);   // builds with CUDA only
 
 // What sets exit status 2: the command line makes no sense, whatever the files hold.
 inline constexpr int kUsage = 2;

@@ -27,6 +27,18 @@ DummyWeights dummy_weights(const std::string& text) {
   return DummyWeights::kBf16;
 }
 
+Device device(const std::string& text) {
+  if (text == "cpu") return Device::kCpu;
+  if (text == "cuda") return Device::kCuda;
+  return Device::kAuto;
+}
+
+// 0 for "auto".
+Result<size_t> parse_bytes_or_auto(const std::string& text) {
+  if (text == "auto") return 0;
+  return parse_bytes(text);
+}
+
 // What whoever uses the adapter should hear of it, a line each.
 std::string adapter_notes(const std::string& name, const AdapterReport& report) {
   std::string notes;
@@ -66,7 +78,25 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       ->capture_default_str()
       ->group(adapters);
 
+  command
+      .add_option("--gpu-adapters", options.gpu_adapters,
+                  "GPU memory for adapters; auto takes a tenth of it")
+      ->type_name("BYTES")
+      ->capture_default_str()
+      ->group(adapters);
+
   const char* engine = "Engine";
+  command
+      .add_option("--device", options.device,
+                  "cuda (a Hopper GPU), cpu, or auto: the GPU where it can run the model")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str()
+      ->group(engine);
+  command
+      .add_option("--gpu-memory-fraction", config.gpu_memory_fraction,
+                  "Share of the GPU's memory that may be used")
+      ->capture_default_str()
+      ->group(engine);
   command.add_option("--threads", config.num_threads, "CPU threads; 0 takes every core allowed")
       ->capture_default_str()
       ->group(engine);
@@ -83,7 +113,9 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
                   "Tokens of prompt and reply together; 0 takes the model's own limit")
       ->capture_default_str()
       ->group(engine);
-  command.add_option("--kv-cache", options.kv_cache, "Memory for keys and values")
+  command
+      .add_option("--kv-cache", options.kv_cache,
+                  "Memory for keys and values; auto: what the GPU has left, or 1 GiB on the CPU")
       ->type_name("BYTES")
       ->capture_default_str()
       ->group(engine);
@@ -104,9 +136,13 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
 
 Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options) {
   EngineConfig config = options.config;
-  auto kv_cache_bytes = parse_bytes(options.kv_cache);
+  auto kv_cache_bytes = parse_bytes_or_auto(options.kv_cache);
   if (!kv_cache_bytes) return pass_on(kv_cache_bytes, "--kv-cache");
   config.kv_cache_bytes = *kv_cache_bytes;
+  auto adapter_bytes = parse_bytes_or_auto(options.gpu_adapters);
+  if (!adapter_bytes) return pass_on(adapter_bytes, "--gpu-adapters");
+  config.adapter_device_bytes = *adapter_bytes;
+  config.device = device(options.device);
   config.prefix_caching = !options.no_prefix_caching;
   config.load_format = options.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
   config.dummy_weights = dummy_weights(options.dummy_weights);

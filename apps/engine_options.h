@@ -15,7 +15,9 @@ struct EngineOptions {
   EngineConfig config;
   std::vector<std::string> lora;  // NAME=PATH
   std::string expert_layout = "auto";
-  std::string kv_cache = "1GiB";
+  std::string device = "auto";
+  std::string kv_cache = "auto";
+  std::string gpu_adapters = "auto";
   std::string load_format = "auto";
   std::string dummy_weights = "bf16";
   bool no_prefix_caching = false;

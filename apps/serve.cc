@@ -78,8 +78,8 @@ void run(ServeOptions& options) {
                         [&log](const server::ExchangeRecord& record) { log.write(record); });
   server.handle_signals();
   if (auto status = server.listen(); !status) leave(status.error().message);
-  write_err(
-      fmt::format("braid: serving {} at {}\n", options.server.model_names.front(), server.url()));
+  write_err(fmt::format("braid: serving {} at {} on {}\n", options.server.model_names.front(),
+                        server.url(), (*engine)->device()));
   server.run();
   write_err("braid: stopped\n");
 }

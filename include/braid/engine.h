@@ -108,24 +108,30 @@ using OnStep = std::function<void(std::span<const TokenEvent>)>;
 enum class LoadFormat { kAuto, kDummy };
 enum class DummyWeights { kBf16, kFp8, kNvfp4 };
 
+/// What computes. kAuto takes a Hopper GPU where there is one that can run the model, else the CPU.
+enum class Device { kAuto, kCpu, kCuda };
+
 struct EngineConfig {
   std::filesystem::path model_dir;
   LoadFormat load_format = LoadFormat::kAuto;
   DummyWeights dummy_weights = DummyWeights::kBf16;  ///< for kDummy
   uint64_t dummy_seed = 0;
+  Device device = Device::kAuto;
+  float gpu_memory_fraction = 0.9f;  ///< of the GPU's memory that the engine may take, (0, 1]
   int32_t num_threads = 0;      ///< of the CPU back end; 0: one for each core this process may use
   int32_t max_batch_size = 64;  ///< requests that run at the same time
   int32_t max_batch_tokens = 512;      ///< tokens of one step: decodes first, then prefill chunks
   int32_t max_queued_requests = 1024;  ///< beyond that submit() says kResourceExhausted
   int32_t max_context =
       0;  ///< tokens of prompt and reply; 0: the model's own limit, capped by the cache
-  size_t kv_cache_bytes = size_t{1} << 30;
+  size_t kv_cache_bytes = 0;  ///< 0: on a GPU what gpu_memory_fraction leaves, else 1 GiB
   int32_t kv_block_size = 16;
   bool prefix_caching = true;
   int32_t max_adapters = 64;  ///< adapter slots: different adapters in one step
   int32_t max_lora_rank = 256;
   int32_t max_running_per_adapter = 0;  ///< requests; 0: no limit. The base has none
   size_t adapter_host_bytes = 0;        ///< of factors in host memory; 0: no limit
+  size_t adapter_device_bytes = 0;      ///< of factors on a GPU; 0: a tenth of its memory
   std::filesystem::path adapter_root;   ///< "" or the folder that strangers may load from
   OnStep on_step;  ///< hears of requests without an OnTokens of their own; must not throw
   std::function<void(std::string_view what, int64_t done, int64_t total)>
@@ -135,6 +141,7 @@ struct EngineConfig {
 struct EngineStats {
   int64_t steps = 0;
   double step_seconds = 0.0;     ///< spent in steps
+  double device_seconds = 0.0;   ///< of these, that a GPU worked; 0 on the CPU
   int32_t last_step_tokens = 0;  ///< of the newest step
   int64_t prompt_tokens = 0;     ///< computed, without cached ones
   int64_t cached_tokens = 0;     ///< taken from the prefix cache
@@ -172,7 +179,7 @@ class Engine {
   ///         kUnsupported        architecture or weight format unknown to this build
   ///         kCorrupt            a tensor is missing or has another shape than the config implies
   ///         kInvalidArgument    an option out of range
-  ///         kResourceExhausted  the KV cache does not hold one block
+  ///         kResourceExhausted  the KV cache does not hold one block, or the GPU not the model
   static Result<std::unique_ptr<Engine>> open(const EngineConfig& config);
 
   /// Reads a PEFT LoRA folder into host memory and registers it under a name. Reading and checking
@@ -258,6 +265,10 @@ class Engine {
   /// hold stays theirs.
   void flush_prefix_cache();
 
+  /// What computes, for people: "NVIDIA H200"; or the CPU's name and threads, and, where there is a
+  /// GPU, why not that.
+  const std::string& device() const;
+
   int32_t max_context() const;
   int32_t vocab_size() const;
 
@@ -269,8 +280,9 @@ class Engine {
 
   /// Least bytes a decode step must read from memory when its tokens run on these adapters (one
   /// entry a token): every weight outside the experts once, the experts that uniform routing
-  /// touches on average, and likewise each adapter's factors. Keys and values are left out.
-  size_t decode_step_bytes(std::span<const AdapterId> adapter_of_token) const;
+  /// touches on average, and likewise each adapter's factors; and the keys and values of sequences
+  /// of context_len tokens.
+  size_t decode_step_bytes(std::span<const AdapterId> adapter_of_token, int32_t context_len) const;
 
   /// Bytes a second this machine reads from memory with the engine's threads, measured now on a
   /// buffer far larger than its caches. Takes about a second; call it while the engine is idle.

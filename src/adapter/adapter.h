@@ -29,9 +29,12 @@ struct AdapterHash {
   friend auto operator<=>(const AdapterHash&, const AdapterHash&) = default;
 };
 
+struct AdapterImage;  // adapter_image.h
+
 // One LoRA fine-tune in host memory, in the form the kernels read: every factor contiguous in BF16
-// at its own rank, equal factors stored once. Immutable after it is built; share freely between
-// threads.
+// at its own rank, equal factors stored once. Where AdapterPool::pack() has made it one for a
+// device the image has the factors, and of the pairs only ranks and scaling are left, their
+// pointers being null. Immutable after it is built; share freely between threads.
 struct Adapter {
   std::string name;
   AdapterHash hash;
@@ -39,9 +42,10 @@ struct Adapter {
   LoraPair lm_head;
   EmbeddingLora embedding;
   int32_t max_rank = 0;
-  size_t bytes = 0;  // of the factors, after de-duplication
+  size_t bytes = 0;  // of the factors, after de-duplication, or of the image
 
   std::vector<std::shared_ptr<const FactorMemory>> storage;  // what the pairs point into
+  std::shared_ptr<const AdapterImage> image;                 // null: not made for a device
 };
 
 }  // namespace braid

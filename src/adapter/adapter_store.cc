@@ -113,6 +113,12 @@ AdapterReadOptions AdapterStore::read_options(const std::string& name,
   return options;
 }
 
+Result<std::shared_ptr<const Adapter>> AdapterStore::as_kept(
+    std::shared_ptr<const Adapter> adapter) {
+  if (!options_.pack) return adapter;
+  return options_.pack(*adapter);
+}
+
 template <class Source>
 Result<AdapterStore::Read> AdapterStore::read_source(const Source& source,
                                                      const AdapterReadOptions& options) {
@@ -121,7 +127,9 @@ Result<AdapterStore::Read> AdapterStore::read_source(const Source& source,
   try {
     auto read = read_adapter(source, model_, options);
     if (!read) return pass_on(read);
-    return Read{background_free_.guard(std::move(read->adapter)), std::move(read->report),
+    auto kept = as_kept(std::move(read->adapter));
+    if (!kept) return pass_on(kept);
+    return Read{background_free_.guard(std::move(*kept)), std::move(read->report),
                 seconds_since(start)};
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResourceExhausted, "adapter \"{}\": no memory to read it",
@@ -205,7 +213,10 @@ Result<AdapterId> AdapterStore::read_and_put(AdapterInfo info, const Source& sou
 
 Result<AdapterId> AdapterStore::add(const std::string& name, AdapterAndReport made) {
   if (auto ok = check_options(name, {}); !ok) return pass_on(ok);
-  return put({.name = name}, {}, {std::move(made.adapter), std::move(made.report)}, {});
+  auto kept = as_kept(std::move(made.adapter));
+  if (!kept) return pass_on(kept);
+  return put({.name = name}, {}, {background_free_.guard(std::move(*kept)), std::move(made.report)},
+             {});
 }
 
 Result<AdapterId> AdapterStore::resolve(std::string_view name) {

@@ -47,9 +47,12 @@ namespace braid {
 class AdapterStore {
  public:
   struct Options {
-    size_t host_bytes = 0;            // 0: no limit
-    std::filesystem::path root;       // canonical; "": nothing is found by name
-    AdapterReadOptions read;          // but for name, layout and `within`
+    size_t host_bytes = 0;       // 0: no limit
+    std::filesystem::path root;  // canonical; "": nothing is found by name
+    AdapterReadOptions read;     // but for name, layout and `within`
+    // Makes of what was read what is kept, as AdapterPool::pack does; null: nothing is to be done.
+    // Its errors are the load's. On the threads that read, or that of who brings a made adapter.
+    std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
     std::function<void()> on_change;  // a load has ended, or a content was let go; any thread
   };
 
@@ -138,6 +141,7 @@ class AdapterStore {
   };
 
   AdapterReadOptions read_options(const std::string& name, AdapterExpertLayout layout) const;
+  Result<std::shared_ptr<const Adapter>> as_kept(std::shared_ptr<const Adapter> adapter);
   template <class Source>
   Result<Read> read_source(const Source& source, const AdapterReadOptions& options);
   template <class Source>

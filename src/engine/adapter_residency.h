@@ -6,17 +6,27 @@
 #include <vector>
 
 #include "adapter/adapter_slots.h"
+#include "adapter/slot_memory.h"
 
 namespace braid {
 
 // Which adapter stands in which slot. Adapters of equal content share a slot. A slot in use by a
-// running request keeps its adapter; of the others the one used longest ago makes room.
+// running request keeps its adapter; of the others those used longest ago make room.
+//
+// On a device slots have memory, which may be full before they are. An adapter that comes into a
+// slot is then on its way for a while; until it is there, nobody gets the slot, and no other
+// adapter takes it away.
 class AdapterResidency {
  public:
-  AdapterResidency(int32_t num_slots, int32_t num_layers);
+  // `memory` outlives this and is emptied; null: factors are read from where they are.
+  AdapterResidency(int32_t num_slots, int32_t num_layers, SlotMemory* memory = nullptr);
 
-  // The adapter's slot with one user more; empty when every slot is in use by another adapter.
+  // The adapter's slot with one user more. Empty when there is no room beside the adapters in use
+  // and on their way, or this one is on its way now: then ask again.
   std::optional<int32_t> acquire(const std::shared_ptr<const Adapter>& adapter);
+
+  // Waits for an adapter that is on its way; false: none is.
+  bool wait_for_one();
 
   // One user less. The adapter stays until another needs the slot.
   void release(int32_t slot);
@@ -26,8 +36,8 @@ class AdapterResidency {
 
   const AdapterSlots& slots() const { return slots_; }
 
-  // Whether a slot has that content, in use or not.
-  bool holds(const AdapterHash& hash) const;
+  // Whether a slot has that content, in use or not, or is getting it.
+  bool holds(const AdapterHash& hash) const { return find(hash).has_value(); }
 
   // Of the adapters in slots.
   std::vector<AdapterHash> hashes() const;
@@ -44,9 +54,13 @@ class AdapterResidency {
     int64_t last_use = -1;
   };
 
+  std::optional<int32_t> find(const AdapterHash& hash) const;
+  bool is_ready(int32_t slot) const { return memory_ == nullptr || memory_->is_ready(slot); }
+  std::optional<int32_t> bring(const std::shared_ptr<const Adapter>& adapter);
   void set(int32_t slot, std::shared_ptr<const Adapter> adapter);
 
   AdapterSlots slots_;
+  SlotMemory* memory_;
   int32_t num_used_ = 0;
   int64_t num_changes_ = 0;
   std::vector<Use> uses_;  // [num_slots]

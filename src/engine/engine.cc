@@ -4,48 +4,20 @@
 #include <map>
 #include <set>
 
+#include "adapter/adapter_pool.h"
 #include "adapter/adapter_store.h"
 #include "adapter/dummy_adapter.h"
 #include "adapter/validate.h"
 #include "base/check.h"
-#include "checkpoint/weight_source.h"
 #include "cpu/read_rate.h"
 #include "engine/engine_config.h"
 #include "engine/engine_thread.h"
+#include "engine/open_runner.h"
 #include "engine/text_side.h"
-#include "model/model.h"
 #include "model/step_bytes.h"
 
 namespace braid {
 namespace {
-
-WeightFormat weight_format(DummyWeights weights) {
-  switch (weights) {
-    case DummyWeights::kBf16:
-      return WeightFormat::kBf16;
-    case DummyWeights::kFp8:
-      return WeightFormat::kFp8Block128;
-    case DummyWeights::kNvfp4:
-      return WeightFormat::kNvfp4;
-  }
-  BRAID_UNREACHABLE(static_cast<int>(weights));
-}
-
-Result<std::unique_ptr<Model>> load_model(const EngineConfig& config, const ModelConfig& model) {
-  std::unique_ptr<WeightSource> source;
-  if (config.load_format == LoadFormat::kDummy) {
-    source = make_dummy_weights(model, weight_format(config.dummy_weights), config.dummy_seed);
-  } else {
-    auto opened = open_checkpoint(config.model_dir, model);
-    if (!opened) return pass_on(opened);
-    source = std::move(*opened);
-  }
-  Model::Progress progress;
-  if (config.on_progress) {
-    progress = [&](int64_t done, int64_t total) { config.on_progress("load model", done, total); };
-  }
-  return Model::load(model, *source, progress);
-}
 
 // "" stays "".
 Result<std::filesystem::path> canonical_root(const std::filesystem::path& root) {
@@ -75,6 +47,8 @@ std::string_view name(FinishReason reason) {
 struct Engine::Impl {
   EngineConfig config;
   TextSide text;
+  std::string device;
+  size_t kv_bytes_per_token = 0;
 
   // Callbacks may submit() until it has stopped, which uses the rest; the store's last words go to
   // it. So it stops first and is destroyed after the store.
@@ -105,49 +79,49 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
   if (!root) return pass_on(root);
   auto model_config = read_model_config(config.model_dir);
   if (!model_config) return pass_on(model_config);
-  auto plan = plan_cache(config, *model_config);  // before the weights: loading may take minutes
-  if (!plan) return pass_on(plan);
   auto text = TextSide::open(config.model_dir);
   if (!text) return pass_on(text);
-  auto model = load_model(config, *model_config);
-  if (!model) return pass_on(model);
+  auto threads = std::make_unique<cpu::ThreadPool>(thread_count(config));
+  auto opened = open_runner(config, *model_config, *threads);
+  if (!opened) return pass_on(opened);
 
   auto impl = std::make_unique<Impl>();
   impl->config = config;
   impl->config.on_progress = {};  // only while open() works
   impl->text = std::move(*text);
-  try {
-    impl->thread = std::make_unique<EngineThread>(
-        std::move(*model), std::make_unique<cpu::ThreadPool>(thread_count(config)),
-        impl->text.token_text(),
-        EngineThreadOptions{
-            .scheduler = {.max_running = std::min(config.max_batch_size, config.max_batch_tokens),
-                          .max_batch_tokens = config.max_batch_tokens,
-                          .block_size = config.kv_block_size,
-                          .num_blocks = plan->shape.num_blocks,
-                          .prefix_caching = config.prefix_caching,
-                          .max_running_per_adapter = config.max_running_per_adapter},
-            .kv_shape = plan->shape,
-            .max_adapters = config.max_adapters,
-            .max_queued_requests = config.max_queued_requests,
-            .max_context = plan->max_context,
-            .eos_tokens = impl->text.eos_tokens(),
-            .vocabulary = impl->text.vocabulary(model_config->vocab_size),
-            .on_step = config.on_step});
-  } catch (const std::bad_alloc&) {
-    return fail(ErrorCode::kResourceExhausted,
-                "no memory for a KV cache of {} bytes; lower kv_cache_bytes",
-                plan->shape.bytes_per_block() * plan->shape.num_blocks);
-  }
+  impl->device = std::move(opened->device);
+  const KvCacheShape& kv_shape = opened->cache.shape;
+  impl->kv_bytes_per_token = kv_shape.bytes_per_block() / static_cast<size_t>(kv_shape.block_size);
+  impl->thread = std::make_unique<EngineThread>(
+      std::move(threads), std::move(opened->runner), impl->text.token_text(),
+      EngineThreadOptions{
+          .scheduler = {.max_running = std::min(config.max_batch_size, config.max_batch_tokens),
+                        .max_batch_tokens = config.max_batch_tokens,
+                        .block_size = config.kv_block_size,
+                        .num_blocks = opened->cache.shape.num_blocks,
+                        .prefix_caching = config.prefix_caching,
+                        .max_running_per_adapter = config.max_running_per_adapter},
+          .max_adapters = config.max_adapters,
+          .max_queued_requests = config.max_queued_requests,
+          .max_context = opened->cache.max_context,
+          .eos_tokens = impl->text.eos_tokens(),
+          .vocabulary = impl->text.vocabulary(model_config->vocab_size),
+          .on_step = config.on_step});
+  std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
+#ifdef BRAID_HAS_CUDA
+  if (const AdapterPool* pool = impl->thread->adapter_pool())
+    pack = [pool](const Adapter& adapter) { return pool->pack(adapter); };
+#endif
   std::error_code unresolved;  // then the path as given has to do
   const auto folder = std::filesystem::canonical(config.model_dir, unresolved);
   impl->store = std::make_unique<AdapterStore>(
-      impl->thread->model().config(),
+      impl->thread->runner().config(),
       AdapterStore::Options{
           .host_bytes = config.adapter_host_bytes,
           .root = *root,
           .read = {.max_lora_rank = config.max_lora_rank,
                    .base_model_name = base_model_name(unresolved ? config.model_dir : folder)},
+          .pack = pack,
           .on_change = [thread = impl->thread.get()] { thread->adapters_changed(); }});
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
@@ -186,7 +160,7 @@ Result<AdapterId> Engine::add_dummy_adapter(std::string name, int32_t rank, uint
     return fail(ErrorCode::kInvalidArgument, "rank = {}, need 1 to max_lora_rank = {}", rank,
                 impl_->config.max_lora_rank);
   }
-  auto adapter = make_dummy_adapter(impl_->thread->model().config(), name, rank, seed);
+  auto adapter = make_dummy_adapter(impl_->thread->runner().config(), name, rank, seed);
   AdapterReport report = {.layout = "random factors",
                           .bytes_resident = adapter->bytes,
                           .min_rank = rank,
@@ -237,23 +211,28 @@ SamplingParams Engine::default_sampling() const { return impl_->text.default_sam
 
 void Engine::flush_prefix_cache() { impl_->thread->flush_prefix_cache(); }
 
+const std::string& Engine::device() const { return impl_->device; }
+
 int32_t Engine::max_context() const { return impl_->thread->max_context(); }
 
-int32_t Engine::vocab_size() const { return impl_->thread->model().config().vocab_size; }
+int32_t Engine::vocab_size() const { return impl_->thread->runner().config().vocab_size; }
 
-size_t Engine::decode_step_bytes(std::span<const AdapterId> adapter_of_token) const {
-  const Model& model = impl_->thread->model();
-  size_t bytes = model.step_bytes(static_cast<int64_t>(adapter_of_token.size()));
+size_t Engine::decode_step_bytes(std::span<const AdapterId> adapter_of_token,
+                                 int32_t context_len) const {
+  const Runner& runner = impl_->thread->runner();
+  size_t bytes = runner.step_bytes(static_cast<int64_t>(adapter_of_token.size()));
+  bytes += adapter_of_token.size() * static_cast<size_t>(context_len) * impl_->kv_bytes_per_token;
   std::map<AdapterId, int64_t> tokens_of_adapter;
   for (const AdapterId id : adapter_of_token) ++tokens_of_adapter[id];
   for (const auto& [id, num_tokens] : tokens_of_adapter) {
     const auto adapter = impl_->store->resident(id);
-    if (adapter && *adapter) bytes += adapter_step_bytes(model.config(), **adapter, num_tokens);
+    if (adapter && *adapter) bytes += adapter_step_bytes(runner.config(), **adapter, num_tokens);
   }
   return bytes;
 }
 
 double Engine::measure_read_rate() {
+  if (const auto rate = impl_->thread->runner().measure_read_rate()) return *rate;
   cpu::ThreadPool pool(thread_count(impl_->config));
   return cpu::measure_read_rate(pool);
 }

@@ -31,23 +31,29 @@ Status check(const EngineConfig& config) {
                   high);
     }
   }
+  if (!(config.gpu_memory_fraction > 0 && config.gpu_memory_fraction <= 1)) {
+    return fail(ErrorCode::kInvalidArgument, "gpu_memory_fraction is {}, accepted is above 0 to 1",
+                config.gpu_memory_fraction);
+  }
   if (config.model_dir.empty())
     return fail(ErrorCode::kInvalidArgument, "model_dir is empty, it must name a model's folder");
   return {};
 }
 
-Result<CachePlan> plan_cache(const EngineConfig& config, const ModelConfig& model) {
+Result<CachePlan> plan_cache(const EngineConfig& config, const ModelConfig& model,
+                             const CacheMemory& memory) {
   CachePlan plan;
   plan.shape = {.num_layers = model.num_hidden_layers,
                 .num_blocks = 0,
                 .block_size = config.kv_block_size,
                 .num_kv_heads = model.num_key_value_heads,
-                .head_dim = model.head_dim};
+                .head_dim = model.head_dim,
+                .element_bytes = memory.element_bytes};
   const size_t block_bytes = plan.shape.bytes_per_block();
-  const auto wanted = static_cast<int64_t>(config.kv_cache_bytes / block_bytes);
+  const auto wanted = static_cast<int64_t>(memory.bytes / block_bytes);
   if (wanted < 1) {
     return fail(ErrorCode::kResourceExhausted,
-                "kv_cache_bytes is {}, one block of {} tokens takes {}", config.kv_cache_bytes,
+                "kv_cache_bytes is {}, one block of {} tokens takes {}", memory.bytes,
                 config.kv_block_size, block_bytes);
   }
   if (config.max_context > model.max_position_embeddings) {
@@ -67,7 +73,7 @@ Result<CachePlan> plan_cache(const EngineConfig& config, const ModelConfig& mode
     return fail(
         ErrorCode::kInvalidArgument,
         "max_context is {}, kv_cache_bytes of {} hold {} tokens; {} bytes would do",
-        config.max_context, config.kv_cache_bytes, cache_tokens,
+        config.max_context, memory.bytes, cache_tokens,
         static_cast<size_t>((config.max_context + block_size - 1) / block_size) * block_bytes);
   }
   plan.max_context = static_cast<int32_t>(std::min<int64_t>(context, cache_tokens));

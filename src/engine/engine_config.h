@@ -20,9 +20,15 @@ struct CachePlan {
   int32_t max_context = 0;
 };
 
-// Errors  kResourceExhausted  kv_cache_bytes do not hold one block
+struct CacheMemory {
+  size_t bytes = 0;
+  size_t element_bytes = sizeof(float);
+};
+
+// Errors  kResourceExhausted  the memory does not hold one block
 //         kInvalidArgument    max_context is more than the model or the cache can hold
-Result<CachePlan> plan_cache(const EngineConfig& config, const ModelConfig& model);
+Result<CachePlan> plan_cache(const EngineConfig& config, const ModelConfig& model,
+                             const CacheMemory& memory);
 
 // num_threads, or for 0 the number of cores this process may run on.
 int32_t thread_count(const EngineConfig& config);

@@ -4,6 +4,7 @@
 #include <exception>
 #include <utility>
 
+#include "adapter/adapter_pool.h"
 #include "base/check.h"
 #include "cpu/thread_pool.h"
 #include "engine/batch_builder.h"
@@ -11,15 +12,15 @@
 
 namespace braid {
 
-EngineCore::EngineCore(Model& model, const ops::Context& context, const KvCacheShape& kv_shape,
-                       const SchedulerOptions& options, int32_t max_adapters, OnStep on_step)
-    : model_(model),
-      context_(context),
+EngineCore::EngineCore(Runner& runner, cpu::ThreadPool* pool, const SchedulerOptions& options,
+                       int32_t max_adapters, OnStep on_step)
+    : runner_(runner),
+      pool_(pool),
       options_(options),
-      kv_(kv_shape),
       max_adapters_(max_adapters),
       on_step_(std::move(on_step)),
-      adapters_(std::make_unique<AdapterResidency>(max_adapters, model.config().num_hidden_layers)),
+      adapters_(std::make_unique<AdapterResidency>(max_adapters, runner.config().num_hidden_layers,
+                                                   runner.adapter_pool())),
       scheduler_(std::make_unique<Scheduler>(options, *adapters_)) {}
 
 EngineCore::~EngineCore() = default;
@@ -85,7 +86,8 @@ void EngineCore::start_over(std::string_view error) {
   totals_.preemptions += scheduler_->num_preemptions();
   totals_.cached_tokens += scheduler_->num_cached_tokens();
   auto abandoned = scheduler_->abandon();
-  adapters_ = std::make_unique<AdapterResidency>(max_adapters_, model_.config().num_hidden_layers);
+  adapters_ = std::make_unique<AdapterResidency>(max_adapters_, runner_.config().num_hidden_layers,
+                                                 runner_.adapter_pool());
   scheduler_ = std::make_unique<Scheduler>(options_, *adapters_);
   for (auto& request : abandoned.waiting) scheduler_->add(std::move(request));
   for (auto& request : abandoned.running) send_last(*request, FinishReason::kError, error);
@@ -99,14 +101,13 @@ void EngineCore::run_step() {
     return;
   }
   build_batch(chunks, options_.block_size, batch_);
-  const size_t vocab_size = model_.config().vocab_size;
-  logits_.resize(std::max(logits_.size(), batch_.logits_token.size() * vocab_size));
   const bool has_adapters = std::ranges::any_of(batch_.adapter_slot_of_token,
                                                 [](int32_t slot) { return slot != kNoAdapter; });
-  model_.forward(context_, batch_, has_adapters ? &adapters_->slots() : nullptr, kv_,
-                 logits_.data());
+  list_rows(chunks);
+  const auto results =
+      runner_.forward(batch_, has_adapters ? &adapters_->slots() : nullptr, picks_);
   ++totals_.steps;
-  compute_rows(chunks);
+  compute_rows(results);
   step_end_ = std::chrono::steady_clock::now();
   totals_.step_seconds += std::chrono::duration<double>(step_end_ - start).count();
   totals_.last_step_tokens = batch_.num_tokens();
@@ -135,24 +136,40 @@ void EngineCore::run_step() {
     finish(*request, FinishReason::kError, "the request's callback threw an exception");
 }
 
-void EngineCore::compute_rows(std::span<const ScheduledChunk> chunks) {
+void EngineCore::list_rows(std::span<const ScheduledChunk> chunks) {
   rows_.clear();
+  picks_.clear();
   for (const ScheduledChunk& chunk : chunks) {
     RequestState* request = chunk.request;
     const int32_t first = request->num_computed + chunk.first_prompt_row;
-    for (int32_t i = 0; i < chunk.num_prompt_rows; ++i)
+    for (int32_t i = 0; i < chunk.num_prompt_rows; ++i) {
       rows_.push_back({.request = request, .prompt_token = request->tokens[first + i + 1]});
-    if (chunk.samples) rows_.push_back({.request = request});
+      picks_.push_back({});
+    }
+    if (!chunk.samples) continue;
+    rows_.push_back({.request = request});
+    picks_.push_back(
+        request->sampler.pick_on_device(request->num_tokens(), request->num_generated()));
   }
   BRAID_CHECK_EQ(rows_.size(), batch_.logits_token.size());
-  const size_t vocab_size = model_.config().vocab_size;
+}
+
+void EngineCore::compute_rows(std::span<const StepRow> results) {
+  BRAID_CHECK_EQ(results.size(), rows_.size());
   const auto body = [&](int64_t index, int32_t) {
-    compute_row(rows_[index], std::span(logits_).subspan(index * vocab_size, vocab_size));
+    const StepRow& result = results[static_cast<size_t>(index)];
+    if (result.token >= 0) {
+      rows_[index].sample.token = result.token;
+    } else {
+      compute_row(rows_[index], result.logits);
+    }
   };
   // Rows do not touch each other, so who computes which one changes nothing.
   const auto num_rows = static_cast<int64_t>(rows_.size());
-  if (context_.pool != nullptr) {
-    context_.pool->parallel_for(num_rows, body);
+  const bool all_picked =
+      std::ranges::all_of(results, [](const StepRow& result) { return result.token >= 0; });
+  if (pool_ != nullptr && !all_picked) {
+    pool_->parallel_for(num_rows, body);
   } else {
     for (int64_t index = 0; index < num_rows; ++index) body(index, 0);
   }
@@ -264,6 +281,7 @@ EngineStats EngineCore::stats() const {
   EngineStats stats = totals_;
   stats.cached_tokens += scheduler_->num_cached_tokens();
   stats.preemptions += scheduler_->num_preemptions();
+  stats.device_seconds = runner_.device_seconds();
   stats.running = scheduler_->num_running();
   stats.queued = scheduler_->num_waiting() + static_cast<int32_t>(parked_.size());
   stats.kv_blocks_used = scheduler_->pool().num_held();

@@ -10,19 +10,22 @@
 #include "engine/request_state.h"
 #include "engine/scheduler.h"
 #include "engine/step_events.h"
-#include "kv/kv_cache.h"
-#include "model/model.h"
-#include "ops/context.h"
+#include "model/runner.h"
 
 namespace braid {
+
+namespace cpu {
+class ThreadPool;
+}
 
 // Runs requests step by step: schedule, forward, sample, commit, events. Everything here happens on
 // the thread that calls it; EngineThread gives it one.
 class EngineCore {
  public:
-  // The model must outlive the core; `context` is handed to its forward().
-  EngineCore(Model& model, const ops::Context& context, const KvCacheShape& kv_shape,
-             const SchedulerOptions& options, int32_t max_adapters, OnStep on_step = {});
+  // The runner must outlive the core, and so must the pool, which picks the tokens of a step; null
+  // to do that on the calling thread.
+  EngineCore(Runner& runner, cpu::ThreadPool* pool, const SchedulerOptions& options,
+             int32_t max_adapters, OnStep on_step = {});
   ~EngineCore();
 
   // A request whose adapter is loading is parked until the load has ended.
@@ -67,7 +70,8 @@ class EngineCore {
 
   void start(std::unique_ptr<RequestState> request);
   void run_step();
-  void compute_rows(std::span<const ScheduledChunk> chunks);
+  void list_rows(std::span<const ScheduledChunk> chunks);
+  void compute_rows(std::span<const StepRow> results);
   void compute_row(Row& row, std::span<float> logits);
   void take_token(RequestState& request, Sampler::Sample& sample);
   void finish(RequestState& request, FinishReason reason, std::string_view error = {});
@@ -76,10 +80,9 @@ class EngineCore {
   void send(RequestState& request, TokenEvent event);
   void start_over(std::string_view error);
 
-  Model& model_;
-  ops::Context context_;
+  Runner& runner_;
+  cpu::ThreadPool* pool_;
   SchedulerOptions options_;
-  KvCache kv_;
   int32_t max_adapters_;
   OnStep on_step_;
   StepEvents events_;
@@ -87,8 +90,8 @@ class EngineCore {
   std::unique_ptr<Scheduler> scheduler_;               // points to adapters_
   std::vector<std::unique_ptr<RequestState>> parked_;  // their adapters are loading
   ForwardBatch batch_;
-  std::vector<float> logits_;  // [rows, vocab_size], grows only
   std::vector<Row> rows_;
+  std::vector<Pick> picks_;            // of rows_
   std::vector<RequestState*> broken_;  // their callback threw in this step
   EngineStats totals_;                 // the counts that only rise
   int64_t num_finished_ = 0;

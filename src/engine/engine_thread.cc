@@ -16,17 +16,17 @@ EngineThreadOptions without_unknown_tokens(EngineThreadOptions options, int32_t 
 
 }  // namespace
 
-EngineThread::EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::ThreadPool> pool,
+EngineThread::EngineThread(std::unique_ptr<cpu::ThreadPool> pool, std::unique_ptr<Runner> runner,
                            TokenTextFactory make_text, EngineThreadOptions options)
-    : options_(without_unknown_tokens(std::move(options), model->config().vocab_size)),
+    : options_(without_unknown_tokens(std::move(options), runner->config().vocab_size)),
       make_text_(std::move(make_text)),
-      model_(std::move(model)),
       pool_(std::move(pool)),
+      runner_(std::move(runner)),
       grammars_(options_.vocabulary),
-      core_(*model_, {.backend = options_.backend, .pool = pool_.get()}, options_.kv_shape,
-            options_.scheduler, options_.max_adapters, options_.on_step),
+      core_(*runner_, pool_.get(), options_.scheduler, options_.max_adapters, options_.on_step),
       stats_(core_.stats()) {
-  const int64_t cache_tokens = int64_t{options_.kv_shape.num_blocks} * options_.kv_shape.block_size;
+  const SchedulerOptions& scheduler = options_.scheduler;
+  const int64_t cache_tokens = int64_t{scheduler.num_blocks} * scheduler.block_size;
   BRAID_CHECK_LE(int64_t{options_.max_context}, cache_tokens);
   thread_ = std::thread([this] { run(); });
 }
@@ -44,7 +44,7 @@ void EngineThread::stop() {
 }
 
 Status EngineThread::check(const Request& request) const {
-  const int32_t vocab_size = model_->config().vocab_size;
+  const int32_t vocab_size = runner_->config().vocab_size;
   if (request.prompt.empty())
     return fail(ErrorCode::kInvalidArgument, "the prompt is empty, it must have a token");
   for (size_t i = 0; i < request.prompt.size(); ++i) {

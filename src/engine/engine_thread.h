@@ -14,17 +14,15 @@
 #include "engine/engine_core.h"
 #include "engine/grammar_cache.h"
 #include "engine/token_text.h"
-#include "model/model.h"
+#include "model/runner.h"
 
 namespace braid {
 
 struct EngineThreadOptions {
   SchedulerOptions scheduler;
-  KvCacheShape kv_shape;
   int32_t max_adapters = 64;
   int32_t max_queued_requests = 1024;
   int32_t max_context = 0;  // prompt + reply, tokens; fits into the cache
-  ops::Backend backend = ops::Backend::kCpu;
   std::vector<int32_t> eos_tokens;
   std::shared_ptr<const grammar::Vocabulary> vocabulary;  // for grammars; null: they are refused
   OnStep on_step;                                         // for requests without a callback
@@ -34,8 +32,8 @@ struct EngineThreadOptions {
 // thread, also from callbacks, but for wait_until_idle(), stop() and the destructor.
 class EngineThread {
  public:
-  // `pool` may be null for a model that does not use one.
-  EngineThread(std::unique_ptr<Model> model, std::unique_ptr<cpu::ThreadPool> pool,
+  // The runner may use the pool, which may be null.
+  EngineThread(std::unique_ptr<cpu::ThreadPool> pool, std::unique_ptr<Runner> runner,
                TokenTextFactory make_text, EngineThreadOptions options);
 
   // stop()
@@ -66,7 +64,9 @@ class EngineThread {
 
   // Contents of the adapter slots after the last step.
   std::vector<AdapterHash> hashes_in_slots() const;
-  const Model& model() const { return *model_; }
+  const Runner& runner() const { return *runner_; }
+  // Null on the CPU.
+  const AdapterPool* adapter_pool() const { return runner_->adapter_pool(); }
   int32_t max_context() const { return options_.max_context; }
 
  private:
@@ -75,8 +75,8 @@ class EngineThread {
 
   const EngineThreadOptions options_;
   const TokenTextFactory make_text_;
-  const std::unique_ptr<Model> model_;
   const std::unique_ptr<cpu::ThreadPool> pool_;
+  const std::unique_ptr<Runner> runner_;
   const std::shared_ptr<AdapterCounters> base_counters_ = std::make_shared<AdapterCounters>();
   GrammarCache grammars_;
   EngineCore core_;  // touched by thread_ alone once it runs

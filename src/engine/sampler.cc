@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/philox.h"
 #include "engine/logprobs.h"
-#include "engine/philox.h"
 
 namespace braid {
 
@@ -21,6 +21,20 @@ Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt,
   if (has_penalties_) {
     for (const int32_t token : prompt) seen_[token].in_prompt = true;
   }
+}
+
+Pick Sampler::pick_on_device(int64_t position, int32_t num_generated) const {
+  const bool rules_out_end = num_generated < params_.min_tokens && !end_tokens_.empty();
+  if (has_penalties_ || !params_.logit_bias.empty() || matcher_ != nullptr || rules_out_end ||
+      params_.logprobs)
+    return {};
+  return {.wants_logits = false,
+          .temperature = params_.temperature,
+          .top_k = params_.top_k,
+          .top_p = params_.top_p,
+          .min_p = params_.min_p,
+          .seed = params_.seed,
+          .position = position};
 }
 
 void Sampler::count(int32_t token) {

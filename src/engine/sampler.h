@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "braid/engine.h"
 #include "grammar/grammar.h"
+#include "model/runner.h"
 
 namespace braid {
 
@@ -40,6 +41,9 @@ class Sampler {
   // Errors  kCorrupt            a NaN among the logits, or no finite maximum
   //         kResourceExhausted  the grammar is too ambiguous (grammar::Matcher::mask)
   Result<Sample> sample(std::span<float> logits, int64_t position, int32_t num_generated);
+
+  // How a device may pick that token in place of sample(), where it is asked for nothing else.
+  Pick pick_on_device(int64_t position, int32_t num_generated) const;
 
   // Counts a token of the reply for the penalties.
   void count(int32_t token);

@@ -89,6 +89,11 @@ std::span<const ScheduledChunk> Scheduler::schedule() {
   }
   // After a preemption there is no block to spare: admitting would only preempt again.
   if (num_preemptions_ == preemptions_before) admit_waiting();
+  // Nothing else to do than to wait for an adapter on its way to the device.
+  while (chunks_.empty() && adapters_.wait_for_one()) admit_waiting();
+  // A GPU takes the one-token sequences in front by a kernel of their own: which ones that are must
+  // not depend on what else is in the step.
+  std::ranges::stable_partition(chunks_, [](const auto& chunk) { return chunk.num_tokens == 1; });
   return chunks_;
 }
 

@@ -36,7 +36,7 @@ struct ScheduledChunk {
 //
 // A step takes the next token of every decoding request, then prompt chunks of requests already
 // running, oldest first, then admits waiting ones while tokens, places, blocks and adapter slots
-// last.
+// last. Chunks of one token stand in front.
 //
 // Who is admitted next. Each adapter, and the base as one of them, has a virtual time: the tokens
 // computed for it divided by its share. Of the highest priority that waits, the adapter with the

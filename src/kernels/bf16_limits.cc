@@ -103,6 +103,9 @@ std::string why_unsupported(const RmsNormBf16Params& p) {
   if (p.hidden_size < 8 || p.hidden_size % 8 != 0 || p.hidden_size > kMaxNormHidden)
     return fmt::format("hidden_size = {}, need a multiple of 8 up to {}", p.hidden_size,
                        kMaxNormHidden);
+  if (p.mean_size < 0 || p.mean_size > p.hidden_size) {
+    return fmt::format("mean_size = {}, need 0 to hidden_size = {}", p.mean_size, p.hidden_size);
+  }
   if (p.num_tokens == 0) return "";
   if (p.residual == nullptr || p.weight == nullptr || p.y == nullptr)
     return "residual, weight or y is null";
@@ -118,6 +121,8 @@ std::string why_unsupported(const EmbeddingBf16Params& p) {
   if (p.num_tokens == 0) return "";
   if (p.token_ids == nullptr || p.table == nullptr || p.out == nullptr)
     return "token_ids, table or out is null";
+  if (p.adapters != nullptr && p.adapter_slot_of_token == nullptr)
+    return "adapter_slot_of_token is null";
   if (auto why = why_unaligned("table", p.table); !why.empty()) return why;
   return why_unaligned("out", p.out);
 }

@@ -13,10 +13,11 @@ struct KvCacheShape {
   int32_t block_size = 16;  // tokens a block
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
+  size_t element_bytes = sizeof(float);
 
   // Keys and values of one block over all layers.
   size_t bytes_per_block() const {
-    return size_t{2} * sizeof(float) * num_layers * block_size * num_kv_heads * head_dim;
+    return size_t{2} * element_bytes * num_layers * block_size * num_kv_heads * head_dim;
   }
 };
 

@@ -16,7 +16,7 @@ Decoder::Decoder(const ModelConfig& config, DecoderWeights weights)
 }
 
 size_t Decoder::step_bytes(int64_t num_tokens) const {
-  return braid::step_bytes(config_, weights_, num_tokens);
+  return braid::step_bytes(config_, bytes_of(config_, weights_), num_tokens);
 }
 
 void Decoder::forward(const ops::Context& context, const ForwardBatch& batch,

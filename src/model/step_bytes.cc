@@ -3,6 +3,8 @@
 #include <cmath>
 #include <map>
 
+#include "adapter/adapter_image.h"
+
 namespace braid {
 namespace {
 
@@ -58,6 +60,21 @@ double expert_bytes(const ModelConfig& config, const std::vector<ExpertLora>& ex
   return total;
 }
 
+// The same of packed factors: of a stride of 0 where all experts share them.
+double packed_expert_bytes(const ModelConfig& config, const kernels::MoeAdapterSlot& slot,
+                           int64_t num_tokens) {
+  const double experts = expected_experts(config, num_tokens);
+  const auto bytes = [&](int64_t stride, int64_t elements) {
+    return static_cast<double>(elements) * sizeof(Bf16) * (stride == 0 ? 1.0 : experts);
+  };
+  const int64_t hidden = config.hidden_size, inner = config.moe_intermediate_size;
+  const int64_t up_rank = slot.rank_gate_up, down_rank = slot.rank_down;
+  return bytes(slot.shrink_gate_up_stride, up_rank * hidden * (slot.one_a != 0 ? 1 : 2)) +
+         bytes(slot.expand_gate_up_stride, up_rank * inner * 2) +
+         bytes(slot.shrink_down_stride, down_rank * inner) +
+         bytes(slot.expand_down_stride, down_rank * hidden);
+}
+
 }  // namespace
 
 double expected_experts(const ModelConfig& config, int64_t num_tokens) {
@@ -65,25 +82,29 @@ double expected_experts(const ModelConfig& config, int64_t num_tokens) {
   return config.num_experts * (1.0 - std::pow(missed, static_cast<double>(num_tokens)));
 }
 
-size_t step_bytes(const ModelConfig& config, const DecoderWeights& weights, int64_t num_tokens) {
-  if (num_tokens == 0) return 0;
-  size_t total = bytes_of(weights.lm_head) + bytes_of(weights.final_norm);
-  total += static_cast<size_t>(num_tokens) *
-           weight_bytes(weights.embedding.matrix.format, 1, config.hidden_size);
-  size_t experts = 0;
+WeightBytes bytes_of(const ModelConfig& config, const DecoderWeights& weights) {
+  WeightBytes bytes = {
+      .always = bytes_of(weights.lm_head) + bytes_of(weights.final_norm),
+      .embedding_row = weight_bytes(weights.embedding.matrix.format, 1, config.hidden_size)};
   for (const LayerWeights& layer : weights.layers) {
     const AttentionWeights& a = layer.attention;
-    total += bytes_of(layer.input_norm) + bytes_of(layer.post_attention_norm);
-    total += bytes_of(a.q_norm) + bytes_of(a.k_norm);
-    total += bytes_of(a.q_proj) + bytes_of(a.k_proj) + bytes_of(a.v_proj) + bytes_of(a.o_proj);
-    total +=
-        bytes_of(layer.mlp.gate_proj) + bytes_of(layer.mlp.up_proj) + bytes_of(layer.mlp.down_proj);
-    total += bytes_of(layer.moe.router);
-    for (const Weight& weight : layer.moe.owned) experts += bytes_of(weight);
+    bytes.always += bytes_of(layer.input_norm) + bytes_of(layer.post_attention_norm);
+    bytes.always += bytes_of(a.q_norm) + bytes_of(a.k_norm);
+    bytes.always += bytes_of(a.q_proj) + bytes_of(a.k_proj);
+    bytes.always += bytes_of(a.v_proj) + bytes_of(a.o_proj);
+    bytes.always += bytes_of(layer.mlp.gate_proj) + bytes_of(layer.mlp.up_proj);
+    bytes.always += bytes_of(layer.mlp.down_proj) + bytes_of(layer.moe.router);
+    for (const Weight& weight : layer.moe.owned) bytes.experts += bytes_of(weight);
   }
-  if (experts == 0) return total;
+  return bytes;
+}
+
+size_t step_bytes(const ModelConfig& config, const WeightBytes& weights, int64_t num_tokens) {
+  if (num_tokens == 0) return 0;
+  const size_t total = weights.always + static_cast<size_t>(num_tokens) * weights.embedding_row;
+  if (weights.experts == 0) return total;
   const double share = expected_experts(config, num_tokens) / config.num_experts;
-  return total + static_cast<size_t>(std::llround(static_cast<double>(experts) * share));
+  return total + static_cast<size_t>(std::llround(static_cast<double>(weights.experts) * share));
 }
 
 size_t adapter_step_bytes(const ModelConfig& config, const Adapter& adapter, int64_t num_tokens) {
@@ -94,6 +115,10 @@ size_t adapter_step_bytes(const ModelConfig& config, const Adapter& adapter, int
     dense += static_cast<size_t>(adapter.embedding.rank * (num_tokens + hidden)) * sizeof(Bf16);
   }
   double experts = 0;
+  if (adapter.image != nullptr) {
+    for (const LayerAdapterEntries& layer : adapter.image->layers)
+      experts += packed_expert_bytes(config, layer.experts, num_tokens);
+  }
   for (const LayerLora& layer : adapter.layers) {
     const auto add = [&](LoraTarget target, int64_t in, int64_t out) {
       dense += pair_bytes(layer.linear[static_cast<size_t>(target)], in, out);
@@ -106,7 +131,7 @@ size_t adapter_step_bytes(const ModelConfig& config, const Adapter& adapter, int
     add(LoraTarget::kGateProj, hidden, config.intermediate_size);
     add(LoraTarget::kUpProj, hidden, config.intermediate_size);
     add(LoraTarget::kDownProj, config.intermediate_size, hidden);
-    experts += expert_bytes(config, layer.experts, num_tokens);
+    if (adapter.image == nullptr) experts += expert_bytes(config, layer.experts, num_tokens);
   }
   return dense + static_cast<size_t>(std::llround(experts));
 }

@@ -38,6 +38,7 @@ class AdapterStoreTest : public testing::Test {
     store = std::make_unique<AdapterStore>(
         tiny_model(), AdapterStore::Options{.host_bytes = host_bytes,
                                             .root = has_root ? root() : fs::path(),
+                                            .pack = pack,
                                             .on_change = [this] { ++num_changes; }});
   }
   fs::path root() const { return fs::canonical(temp.path()); }
@@ -70,6 +71,7 @@ class AdapterStoreTest : public testing::Test {
   }
 
   TempFolder temp;
+  std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
   std::atomic<int> num_changes = 0;
   std::unique_ptr<AdapterStore> store;
 };
@@ -77,6 +79,31 @@ class AdapterStoreTest : public testing::Test {
 template <class T>
 std::string message(const Result<T>& result) {
   return result ? "accepted" : result.error().message;
+}
+
+TEST_F(AdapterStoreTest, KeepsWhatIsMadeOfAnAdapterAndCountsItsBytes) {
+  pack = [](const Adapter& read) -> Result<std::shared_ptr<const Adapter>> {
+    if (read.name == "a2") return fail(ErrorCode::kResourceExhausted, "a2 is too large");
+    auto packed = std::make_shared<Adapter>(read);
+    packed->storage.clear();
+    packed->bytes = 3 * kBytes;
+    return packed;
+  };
+  open(7 * kBytes);
+  const AdapterId first = add(1);
+  EXPECT_EQ(store->host_bytes(), 3 * kBytes);
+  EXPECT_TRUE(store->resident(first).value()->storage.empty());
+  add(3);
+  EXPECT_EQ(store->host_bytes(), 6 * kBytes);
+  // A load that fails so has changed nothing.
+  EXPECT_EQ(message(store->add("a2", folder(2), {})), "a2 is too large");
+  EXPECT_EQ(tiers(), "a1:host a3:host ");
+  // What was evicted is made again.
+  add(4);
+  EXPECT_EQ(tiers(), "a1:disk a3:host a4:host ");
+  auto lease = store->lease(first).value();
+  wait_for(lease);
+  EXPECT_EQ(lease.adapter().value()->bytes, 3 * kBytes);
 }
 
 TEST_F(AdapterStoreTest, KnowsWhatIsLoaded) {

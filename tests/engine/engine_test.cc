@@ -427,7 +427,7 @@ TEST(Engine, RunsOnDummyWeights) {
   };
   const auto engine = open(config);
   EXPECT_GT(num_reports, 0);
-  EXPECT_GT(engine->decode_step_bytes(std::vector{AdapterId::kBase}), 0u);
+  EXPECT_GT(engine->decode_step_bytes(std::vector{AdapterId::kBase}, 10), 0u);
   EXPECT_EQ(run_together(*engine, {{.prompt = {1, 2}, .sampling = {.max_tokens = 3}}})[0].reason,
             FinishReason::kLength);
 }

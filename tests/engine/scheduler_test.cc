@@ -5,9 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 
+#include "tests/engine/fake_memory.h"
 #include "tests/engine/toy_model.h"
 
 namespace braid::test {
@@ -23,8 +25,8 @@ struct Work {
 // A scheduler, and steps that do what was scheduled.
 class Steps {
  public:
-  explicit Steps(SchedulerOptions options, int32_t num_slots = 8)
-      : options_(options), adapters_(num_slots, 1), scheduler_(options_, adapters_) {}
+  explicit Steps(SchedulerOptions options, int32_t num_slots = 8, SlotMemory* memory = nullptr)
+      : options_(options), adapters_(num_slots, 1, memory), scheduler_(options_, adapters_) {}
 
   RequestId add(const Work& work) {
     const RequestId id{next_id_++};
@@ -49,7 +51,10 @@ class Steps {
     std::vector<RequestState*> ended;
     int32_t num_tokens = 0;
     std::map<int32_t, int32_t> running;
-    for (const ScheduledChunk& chunk : scheduler_.schedule()) {
+    const auto chunks = scheduler_.schedule();
+    const auto is_one_token = [](const ScheduledChunk& chunk) { return chunk.num_tokens == 1; };
+    ASSERT_TRUE(std::ranges::is_partitioned(chunks, is_one_token));
+    for (const ScheduledChunk& chunk : chunks) {
       RequestState& request = *chunk.request;
       const auto adapter = static_cast<int32_t>(request.adapter_id);
       if (started.emplace(request.id, step_).second) order.push_back(request.id);
@@ -253,6 +258,47 @@ TEST(Scheduler, GivesASlotToWhoWaitsBesideEndlessTraffic) {
   const RequestId third = run.add({.adapter = 2});
   run.keep_busy(traffic, 4, static_cast<int>(Scheduler::kFairTurn * Scheduler::kMaxLead));
   EXPECT_TRUE(run.started.contains(third));
+}
+
+TEST(Scheduler, RunsOthersWhileAnAdapterIsOnItsWay) {
+  FakeMemory memory(2, /*delay=*/5);
+  Steps run(few_places(4), 8, &memory);
+  const RequestId base = run.add({.adapter = -1, .reply = 20});
+  const RequestId adapted = run.add({.adapter = 0, .reply = 2});
+  for (int i = 0; i < 20 && !run.started.contains(adapted); ++i) {
+    run.step();
+    memory.pass_time();
+  }
+  EXPECT_EQ(run.started.at(base), 1);
+  EXPECT_EQ(run.started.at(adapted), 6);
+  EXPECT_EQ(memory.num_waits, 0);
+  run.finish();
+  EXPECT_EQ(memory.num_fills, 1);
+}
+
+TEST(Scheduler, WaitsForAnAdapterWhenNothingElseCanRun) {
+  FakeMemory memory(2, /*delay=*/5);
+  Steps run(few_places(4), 8, &memory);
+  run.add({.adapter = 0});
+  run.add({.adapter = 1});
+  run.step();
+  EXPECT_GE(memory.num_waits, 1);
+  run.finish();
+}
+
+TEST(Scheduler, ServesAllWhenMemoryHoldsFewerThanThereAreSlots) {
+  FakeMemory memory(5, /*delay=*/2);
+  for (uint64_t adapter = 0; adapter < 12; ++adapter)
+    memory.sizes[toy_adapter(adapter)->hash.low] = 1 + static_cast<int64_t>(adapter % 5);
+  Steps run(few_places(6), 8, &memory);
+  for (int round = 0; round < 20; ++round) {
+    for (int32_t adapter = -1; adapter < 12; ++adapter) run.add({.adapter = adapter});
+  }
+  while (!run.scheduler().is_empty() && !HasFatalFailure()) {
+    run.step();
+    memory.pass_time();
+  }
+  for (int32_t adapter = -1; adapter < 12; ++adapter) EXPECT_EQ(run.finished[adapter], 20);
 }
 
 TEST(Scheduler, EndsWhateverTheLimits) {

@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "base/check.h"
+#include "model/cpu_runner.h"
 
 namespace braid::test {
 namespace {
@@ -71,7 +72,9 @@ std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options) {
   model->on_forward = options.on_forward;
   model->poisoned_token = options.poisoned_token;
   return std::make_unique<EngineThread>(
-      std::move(model), nullptr,
+      nullptr,
+      std::make_unique<CpuRunner>(std::move(model), ops::Context{},
+                                  ToyModel::kv_shape(options.num_blocks, options.block_size)),
       options.has_text ? TokenTextFactory([](bool) { return make_toy_text(); })
                        : TokenTextFactory(),
       EngineThreadOptions{
@@ -81,7 +84,6 @@ std::unique_ptr<EngineThread> make_toy_engine(const ToyOptions& options) {
                         .num_blocks = options.num_blocks,
                         .prefix_caching = options.prefix_caching,
                         .max_running_per_adapter = options.max_running_per_adapter},
-          .kv_shape = ToyModel::kv_shape(options.num_blocks, options.block_size),
           .max_adapters = options.max_adapters,
           .max_queued_requests = options.max_queued_requests,
           .max_context = options.num_blocks * options.block_size,

@@ -8,9 +8,11 @@
 #include <numeric>
 #include <random>
 
+#include "base/ids.h"
 #include "device/device.h"
 #include "kernels/attention/attention_bf16.h"
 #include "kernels/elementwise/elementwise_bf16.h"
+#include "kernels/elementwise/pack.h"
 #include "quant/e4m3.h"
 #include "reference/reference.h"
 #include "tests/kernels/random_weights.h"
@@ -104,6 +106,46 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormBf16,
                                   (test.param.with_delta ? "_delta" : "");
                          });
 
+TEST(RmsNormBf16Padded, HasTheMeanOfWhatIsNotPadding) {
+  BRAID_NEEDS_CUDA();
+  constexpr int32_t kTokens = 3, kSize = 576, kPadded = 640;
+  std::mt19937 random(4);
+  std::vector<Bf16> x(size_t{kTokens} * kPadded), weight(kPadded);
+  std::vector<float> unpadded;
+  for (int32_t t = 0; t < kTokens; ++t) {
+    const auto row = random_bf16(random, kSize);
+    std::copy(row.begin(), row.end(), x.begin() + t * kPadded);
+    for (const Bf16 value : row) unpadded.push_back(to_float(value));
+  }
+  const auto some = random_bf16(random, kSize);
+  std::copy(some.begin(), some.end(), weight.begin());
+  const DeviceBuffer x_device = DeviceBuffer::of(x), weight_device = DeviceBuffer::of(weight),
+                     y = poisoned(x.size());
+  const Stream stream;
+  kernels::launch_rms_norm({.residual = x_device.as<Bf16>(),
+                            .weight = weight_device.as<Bf16>(),
+                            .y = y.as<Bf16>(),
+                            .num_tokens = kTokens,
+                            .hidden_size = kPadded,
+                            .mean_size = kSize,
+                            .eps = 1e-5f},
+                           stream.get());
+  stream.wait();
+  const std::vector<float> w = floats(some);
+  std::vector<float> normed(unpadded.size()), want(x.size());
+  reference::rms_norm({.residual = unpadded.data(),
+                       .weight = w.data(),
+                       .y = normed.data(),
+                       .num_tokens = kTokens,
+                       .hidden_size = kSize,
+                       .eps = 1e-5f});
+  for (int32_t t = 0; t < kTokens; ++t)
+    std::copy_n(normed.begin() + t * kSize, kSize, want.begin() + t * kPadded);
+  EXPECT_EQ(why_not_close(floats(y.download<Bf16>(x.size())), want,
+                          relative_tolerance(want, fp32_gamma(kPadded) + 0x1p-20)),
+            "");
+}
+
 TEST(EmbeddingBf16, CopiesRows) {
   BRAID_NEEDS_CUDA();
   std::mt19937 random(2);
@@ -124,6 +166,79 @@ TEST(EmbeddingBf16, CopiesRows) {
   for (const int32_t id : ids)
     want.insert(want.end(), table.begin() + id * kHidden, table.begin() + (id + 1) * kHidden);
   EXPECT_EQ(out.download<Bf16>(want.size()), want);
+}
+
+// Tokens of four slots and of none, against the delta in double. Ranks that are no multiple of 8
+// and columns past the hidden size are padded.
+TEST(EmbeddingBf16, AddsTheDeltaOfEachTokensAdapter) {
+  BRAID_NEEDS_CUDA();
+  std::mt19937 random(5);
+  constexpr int32_t kVocab = 37, kHidden = 520, kPadded = 640, kTokens = 61;
+  const auto vocab = size_t{kVocab}, hidden = size_t{kHidden}, width = size_t{kPadded};
+  // Small, so that the delta is not lost in the rounding of the sum.
+  const auto table = random_bf16(random, vocab * width, 0.01f);
+  std::vector<std::vector<Bf16>> as, bs;
+  std::vector<EmbeddingLora> loras;
+  std::vector<DeviceBuffer> memory;
+  std::vector<kernels::EmbeddingAdapterSlot> slots;
+  for (const int32_t rank : {16, 3, 0, 256}) {
+    const auto r = static_cast<size_t>(rank);
+    as.push_back(random_bf16(random, vocab * r));
+    bs.push_back(random_bf16(random, hidden * r));
+    loras.push_back({.a_t = as.back().data(),
+                     .b = bs.back().data(),
+                     .rank = rank,
+                     .scaling = 0.75f / static_cast<float>(1 + rank)});
+    const auto packed = kernels::pack_embedding_adapter(loras.back(), kVocab, kHidden, kPadded);
+    memory.push_back(DeviceBuffer::of(packed.values));
+    slots.push_back(packed.placed_at(memory.back().data()));
+  }
+  std::vector<int32_t> ids, slot_of_token;
+  for (int32_t t = 0; t < kTokens; ++t) {
+    ids.push_back(t * 11 % kVocab);
+    slot_of_token.push_back(t % 5 - 1);  // kNoAdapter, 0, 1, 2, 3
+  }
+  const DeviceBuffer table_device = DeviceBuffer::of(table), ids_device = DeviceBuffer::of(ids),
+                     slots_device = DeviceBuffer::of(slots),
+                     slot_of_token_device = DeviceBuffer::of(slot_of_token),
+                     out = poisoned(size_t{kTokens} * width);
+  const Stream stream;
+  kernels::launch_embedding({.token_ids = ids_device.as<int32_t>(),
+                             .table = table_device.as<Bf16>(),
+                             .out = out.as<Bf16>(),
+                             .num_tokens = kTokens,
+                             .hidden_size = kPadded,
+                             .adapters = slots_device.as<kernels::EmbeddingAdapterSlot>(),
+                             .adapter_slot_of_token = slot_of_token_device.as<int32_t>()},
+                            stream.get());
+  stream.wait();
+  const std::vector<Bf16> got = out.download<Bf16>(size_t{kTokens} * width);
+  std::vector<float> got_floats;
+  std::vector<double> want, tolerance;
+  for (size_t t = 0; t < size_t{kTokens}; ++t) {
+    const auto id = static_cast<size_t>(ids[t]);
+    const int32_t slot = slot_of_token[t];
+    for (size_t h = 0; h < width; ++h) {
+      const Bf16 base = table[id * width + h];
+      if (slot == kNoAdapter || h >= hidden) {
+        ASSERT_EQ(got[t * width + h], base);
+        continue;
+      }
+      const EmbeddingLora& lora = loras[static_cast<size_t>(slot)];
+      const auto rank = static_cast<size_t>(lora.rank);
+      double delta = 0, size = 0;
+      for (size_t r = 0; r < rank; ++r) {
+        const double term = double{lora.scaling} * to_float(lora.a_t[id * rank + r]) *
+                            to_float(lora.b[h * rank + r]);
+        delta += term, size += std::abs(term);
+      }
+      got_floats.push_back(to_float(got[t * width + h]));
+      want.push_back(to_float(base) + delta);
+      tolerance.push_back(std::abs(want.back()) * kBf16Rounding * 1.01 +
+                          size * fp32_gamma(lora.rank + 2));
+    }
+  }
+  EXPECT_EQ(why_not_close(got_floats, want, tolerance), "");
 }
 
 TEST(SiluMulBf16, MatchesReferenceOnHalvesOfFusedRows) {
@@ -360,6 +475,9 @@ TEST(ElementwiseBf16Limits, NameTheFieldTheValueAndTheRemedy) {
   kernels::EmbeddingBf16Params embedding = {
       .token_ids = ints, .table = bf16, .out = bf16, .num_tokens = -1, .hidden_size = 8};
   EXPECT_EQ(why_unsupported(embedding), "num_tokens = -1, need 0 or more");
+  const kernels::EmbeddingAdapterSlot adapter;
+  embedding.num_tokens = 1, embedding.adapters = &adapter;
+  EXPECT_EQ(why_unsupported(embedding), "adapter_slot_of_token is null");
 
   kernels::SiluMulBf16Params silu = {.gate = bf16,
                                      .up = bf16,

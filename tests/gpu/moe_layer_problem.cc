@@ -169,7 +169,7 @@ void LayerProblem::upload() {
     const kernels::PackedMoeAdapter packed = kernels::pack_moe_adapter(z, experts.data());
     adapter_bytes_.push_back(DeviceBuffer::of(packed.bytes));
     adapters.push_back(packed.placed_at(adapter_bytes_.back().data()));
-    max_rank = std::max({max_rank, packed.slot.rank_gate_up, packed.slot.rank_down});
+    max_rank = std::max({max_rank, adapters.back().rank_gate_up, adapters.back().rank_down});
   }
   adapters_ = DeviceBuffer::of(adapters);
   kernels::moe_workspace(z, shape.num_tokens, static_cast<int32_t>(loras_.size()), max_rank,

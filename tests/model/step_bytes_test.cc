@@ -32,17 +32,17 @@ TEST(StepBytes, CountsEachWeightOnce) {
   const size_t router = 2 * 5 * 160, norms = 4 * 2 * 160;
   const size_t ends = 2 * 131 * 160 + 4 * 160;  // lm_head and final norm
   const DecoderWeights weights = load(config, WeightFormat::kBf16);
-  EXPECT_EQ(step_bytes(config, weights, 0), 0u);
-  EXPECT_EQ(step_bytes(config, weights, 1),
+  EXPECT_EQ(step_bytes(config, bytes_of(config, weights), 0), 0u);
+  EXPECT_EQ(step_bytes(config, bytes_of(config, weights), 1),
             2 * (attention + 2 * expert + router + norms) + ends + 2 * 160);
-  EXPECT_EQ(step_bytes(config, weights, 1000),
+  EXPECT_EQ(step_bytes(config, bytes_of(config, weights), 1000),
             2 * (attention + 5 * expert + router + norms) + ends + 1000 * 2 * 160);
 }
 
 TEST(StepBytes, CountsScales) {
   const ModelConfig config = tiny_mixtral();
   const auto bytes = [&](WeightFormat format) {
-    return step_bytes(config, load(config, format), 1000);
+    return step_bytes(config, bytes_of(config, load(config, format)), 1000);
   };
   // In a matrix of 144 x 160: four ragged scale blocks; a byte for 16 columns.
   const auto quantised = [](size_t rows, size_t cols, bool fp8) {
@@ -66,7 +66,7 @@ TEST(StepBytes, CountsATiedHeadAndDenseLayers) {
   const size_t attention = 2 * (2 * 144 * 96 + 2 * 48 * 96) + 4 * 2 * 48;
   const size_t norms = 4 * 2 * 96;
   const size_t mixture = 2 * (3 * 3 * 64 * 96 + 7 * 96), dense = 2 * 3 * 176 * 96;
-  EXPECT_EQ(step_bytes(config, weights, 1),
+  EXPECT_EQ(step_bytes(config, bytes_of(config, weights), 1),
             4 * (attention + norms) + 2 * mixture + 2 * dense + 2 * 97 * 96 + 4 * 96 + 2 * 96);
 }
 

@@ -72,32 +72,18 @@ Schedule chunked(const std::vector<Sequence>& sequences, int32_t chunk) {
   }
 }
 
-StepRunner::StepRunner(Model& model, int32_t num_threads, ops::Backend backend,
-                       int32_t kv_block_size)
-    : model_(model),
-      pool_(num_threads),
-      context_{.backend = backend, .pool = &pool_},
-      kv_block_size_(kv_block_size) {}
-
-std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& sequences,
-                                                const Schedule& schedule,
-                                                const AdapterSlots* adapters) {
-  const ModelConfig& config = model_.config();
-  const auto vocab = static_cast<size_t>(config.vocab_size);
+int32_t num_kv_blocks(const std::vector<Sequence>& sequences, int32_t kv_block_size) {
   int32_t num_blocks = 0;
-  const auto tables = scattered_blocks(sequences, kv_block_size_, num_blocks);
-  KvCache kv({.num_layers = config.num_hidden_layers,
-              .num_blocks = num_blocks,
-              .block_size = kv_block_size_,
-              .num_kv_heads = config.num_key_value_heads,
-              .head_dim = config.head_dim});
-  const int64_t layer_elements =
-      int64_t{num_blocks} * kv_block_size_ * config.num_key_value_heads * config.head_dim;
-  for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    std::fill_n(kv.keys(layer), layer_elements, kNan);
-    std::fill_n(kv.values(layer), layer_elements, kNan);
-  }
+  scattered_blocks(sequences, kv_block_size, num_blocks);
+  return num_blocks;
+}
 
+std::vector<std::vector<float>> run_steps(const std::vector<Sequence>& sequences,
+                                          const Schedule& schedule, const StepOptions& options,
+                                          const Forward& forward) {
+  const int32_t block_size = options.kv_block_size;
+  int32_t num_blocks = 0;
+  const auto tables = scattered_blocks(sequences, block_size, num_blocks);
   std::vector<std::vector<float>> logits(sequences.size());
   std::vector<int32_t> done(sequences.size(), 0);
   for (const std::vector<Chunk>& chunks : schedule) {
@@ -110,14 +96,14 @@ std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& seq
       const auto s = static_cast<size_t>(chunk.sequence);
       for (int32_t i = 0; i < chunk.num_tokens; ++i) {
         const int32_t position = done[s]++;
-        const int32_t block = tables[s][static_cast<size_t>(position / kv_block_size_)];
-        if (!only_last_rows_ || i + 1 == chunk.num_tokens) {
+        const int32_t block = tables[s][static_cast<size_t>(position / block_size)];
+        if (!options.only_last_rows || i + 1 == chunk.num_tokens) {
           batch.logits_token.push_back(batch.num_tokens());
         }
         batch.token_ids.push_back(sequences[s].token_ids[static_cast<size_t>(position)]);
         batch.positions.push_back(position);
         batch.adapter_slot_of_token.push_back(sequences[s].adapter_slot);
-        batch.kv_slot_of_token.push_back(block * kv_block_size_ + position % kv_block_size_);
+        batch.kv_slot_of_token.push_back(block * block_size + position % block_size);
       }
       batch.query_indptr.push_back(batch.num_tokens());
       batch.context_len.push_back(done[s]);
@@ -125,18 +111,50 @@ std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& seq
       batch.block_table.resize(batch.context_len.size() * static_cast<size_t>(batch.max_kv_blocks),
                                -1);
     }
-    std::vector<float> out(batch.logits_token.size() * vocab, kNan);
-    model_.forward(context_, batch, adapters, kv, out.data());
+    const std::vector<float> out = forward(batch);
+    if (chunks.empty()) continue;
+    const size_t vocab = out.size() / batch.logits_token.size();
     size_t row = 0;
     for (const Chunk& chunk : chunks) {
       std::vector<float>& of_sequence = logits[static_cast<size_t>(chunk.sequence)];
-      const size_t end = row + (only_last_rows_ ? 1 : static_cast<size_t>(chunk.num_tokens));
+      const size_t end = row + (options.only_last_rows ? 1 : static_cast<size_t>(chunk.num_tokens));
       of_sequence.insert(of_sequence.end(), out.begin() + static_cast<int64_t>(row * vocab),
                          out.begin() + static_cast<int64_t>(end * vocab));
       row = end;
     }
   }
   return logits;
+}
+
+StepRunner::StepRunner(Model& model, int32_t num_threads, ops::Backend backend,
+                       int32_t kv_block_size)
+    : model_(model),
+      pool_(num_threads),
+      context_{.backend = backend, .pool = &pool_},
+      options_{.kv_block_size = kv_block_size} {}
+
+std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& sequences,
+                                                const Schedule& schedule,
+                                                const AdapterSlots* adapters) {
+  const ModelConfig& config = model_.config();
+  const auto vocab = static_cast<size_t>(config.vocab_size);
+  const int32_t num_blocks = num_kv_blocks(sequences, options_.kv_block_size);
+  KvCache kv({.num_layers = config.num_hidden_layers,
+              .num_blocks = num_blocks,
+              .block_size = options_.kv_block_size,
+              .num_kv_heads = config.num_key_value_heads,
+              .head_dim = config.head_dim});
+  const int64_t layer_elements =
+      int64_t{num_blocks} * options_.kv_block_size * config.num_key_value_heads * config.head_dim;
+  for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    std::fill_n(kv.keys(layer), layer_elements, kNan);
+    std::fill_n(kv.values(layer), layer_elements, kNan);
+  }
+  return run_steps(sequences, schedule, options_, [&](const ForwardBatch& batch) {
+    std::vector<float> out(batch.logits_token.size() * vocab, kNan);
+    model_.forward(context_, batch, adapters, kv, out.data());
+    return out;
+  });
 }
 
 }  // namespace braid::test

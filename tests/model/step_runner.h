@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "adapter/adapter_slots.h"
 #include "base/ids.h"
+#include "batch/forward_batch.h"
 #include "cpu/thread_pool.h"
 #include "kv/kv_cache.h"
 #include "model/model.h"
@@ -36,15 +38,31 @@ Schedule all_at_once(const std::vector<Sequence>& sequences);
 // later each.
 Schedule chunked(const std::vector<Sequence>& sequences, int32_t chunk);
 
-// Drives Model::forward the way an engine does, with KV blocks that are handed out scattered, a
-// cache and logits that start as NaN.
+struct StepOptions {
+  int32_t kv_block_size = 4;
+  bool only_last_rows = false;  // logits of the last row of each chunk alone, or of every row
+};
+
+// Runs a step, and returns the logits [batch.logits_token.size(), vocab_size].
+using Forward = std::function<std::vector<float>(const ForwardBatch&)>;
+
+// KV blocks that run_steps hands out of: some belong to nobody.
+int32_t num_kv_blocks(const std::vector<Sequence>& sequences, int32_t kv_block_size);
+
+// Hands the steps of a schedule to `forward` as an engine would, with scattered KV blocks. Returns
+// the logits [n, vocab_size] asked for of each sequence.
+std::vector<std::vector<float>> run_steps(const std::vector<Sequence>& sequences,
+                                          const Schedule& schedule, const StepOptions& options,
+                                          const Forward& forward);
+
+// Drives Model::forward with a cache and logits that start as NaN.
 class StepRunner {
  public:
   StepRunner(Model& model, int32_t num_threads, ops::Backend backend = ops::Backend::kCpu,
              int32_t kv_block_size = 4);
 
   // Logits of every row, or of the last row of each chunk alone.
-  void ask_for_last_rows(bool only_last) { only_last_rows_ = only_last; }
+  void ask_for_last_rows(bool only_last) { options_.only_last_rows = only_last; }
 
   // The logits [n, vocab_size] asked for of each sequence. `adapters` may be null.
   std::vector<std::vector<float>> run(const std::vector<Sequence>& sequences,
@@ -54,8 +72,7 @@ class StepRunner {
   Model& model_;
   cpu::ThreadPool pool_;
   ops::Context context_;
-  int32_t kv_block_size_;
-  bool only_last_rows_ = false;
+  StepOptions options_;
 };
 
 }  // namespace braid::test

@@ -28,4 +28,11 @@ __device__ __forceinline__ void async_copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
+// Arrives at the barrier once all copies this thread has issued so far have landed; the barrier
+// counts it among its arrivals.
+__device__ __forceinline__ void async_copy_arrive(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
 }  // namespace braid::kernels

@@ -14,6 +14,7 @@ struct LaunchShape {
   dim3 grid;
   dim3 cta;
   size_t shared_bytes = 0;
+  int cluster = 1;  // CTAs of a cluster, neighbours along x; divides grid.x
   // Start while the previous kernel of the stream still runs; the kernel itself waits for it.
   bool overlap_previous = true;
 };
@@ -39,16 +40,25 @@ void after_launch(cudaError_t error, const char* name, CudaStream stream);
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
             CudaStream stream, Arguments&&... arguments) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned num_attributes = 0;
+  if (shape.overlap_previous) {
+    cudaLaunchAttribute& attribute = attributes[num_attributes++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[num_attributes++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {.x = static_cast<unsigned>(shape.cluster), .y = 1, .z = 1};
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = shape.cta;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = shape.overlap_previous ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = num_attributes;
   internal::after_launch(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...),
                          name, stream);
 }

@@ -1,5 +1,6 @@
 // Norm, embedding and SwiGLU's middle: 16 bytes a thread, bound by memory or by the launch.
 
+#include "base/ids.h"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
 #include "kernels/common/mma.cuh"
@@ -85,7 +86,8 @@ __global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(
   float total = 0;
 #pragma unroll
   for (const float of_warp : warp_squares) total += of_warp;
-  const float scale = rsqrtf(total / static_cast<float>(hidden) + p.eps);
+  const int mean_size = p.mean_size > 0 ? p.mean_size : hidden;
+  const float scale = rsqrtf(total / static_cast<float>(mean_size) + p.eps);
 
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
@@ -105,10 +107,38 @@ __global__ __launch_bounds__(kThreads) void embedding_kernel(
     const __grid_constant__ EmbeddingBf16Params p) {
   let_next_kernel_start();
   wait_for_previous_kernel();
-  const int token_id = __ldcg(p.token_ids + blockIdx.x);
+  const int token_id = __ldcg(p.token_ids + blockIdx.x), chunks = p.hidden_size / 8;
   const uint4* const row = chunks_of_row(p.table, token_id, p.hidden_size);
   uint4* const out = chunks_of_row(p.out, blockIdx.x, p.hidden_size);
-  for (int i = threadIdx.x; i < p.hidden_size / 8; i += kThreads) out[i] = __ldg(row + i);
+  const int slot = p.adapters != nullptr ? p.adapter_slot_of_token[blockIdx.x] : kNoAdapter;
+  const int rank = slot != kNoAdapter ? p.adapters[slot].rank : 0;
+  if (rank == 0) {
+    for (int i = threadIdx.x; i < chunks; i += kThreads) out[i] = __ldg(row + i);
+    return;
+  }
+
+  // --- scaling * a, shared by all columns ---
+  const EmbeddingAdapterSlot adapter = p.adapters[slot];
+  __shared__ float scaled_a[kMaxEmbeddingRank];
+  for (int r = threadIdx.x; r < rank; r += kThreads) {
+    const Bf16 a = adapter.a_t[int64_t{token_id} * rank + r];
+    scaled_a[r] = adapter.scaling * __uint_as_float(uint32_t{a.bits} << 16);
+  }
+  __syncthreads();
+
+  // --- its product with B, in the order of ranks ---
+  for (int i = threadIdx.x; i < chunks; i += kThreads) {
+    Floats8 delta = {};
+    for (int r = 0; r < rank; ++r) {
+      const Floats8 b = to_floats(__ldg(chunks_of_row(adapter.b_t, r, p.hidden_size) + i));
+#pragma unroll
+      for (int e = 0; e < 8; ++e) delta.x[e] = fmaf(scaled_a[r], b.x[e], delta.x[e]);
+    }
+    Floats8 x = to_floats(__ldg(row + i));
+#pragma unroll
+    for (int e = 0; e < 8; ++e) x.x[e] += delta.x[e];
+    out[i] = to_bf16(x);
+  }
 }
 
 // 8 elements a thread.

@@ -2,23 +2,10 @@
 
 #include <cstdint>
 
+#include "kernels/common/tiles.h"
+
 // Byte layouts that packing, routing and the GEMM kernels agree on.
 namespace braid::kernels {
-
-// Byte `byte` of row `row` in a tile of 128-byte rows as wgmma reads it: chunks of 16 bytes are
-// exchanged within a row by the row's number.
-constexpr int32_t swizzled(int32_t row, int32_t byte) {
-  return row * 128 + (((byte / 16) ^ (row % 8)) * 16 + byte % 16);
-}
-
-// Weights: tiles of 128 rows by 128 columns, `depth` of them making 128 rows of a matrix, followed
-// by two scales for each, padded so that the next ones begin at a multiple of 128 bytes: copies of
-// whole lines keep memory at its full rate.
-inline constexpr int32_t kWeightTileBytes = 128 * 128;
-constexpr int32_t weight_scale_bytes(int32_t depth) { return (8 * depth + 15) / 16 * 16; }
-constexpr int32_t weight_rows_bytes(int32_t depth) {
-  return depth * kWeightTileBytes + (8 * depth + 127) / 128 * 128;
-}
 
 // Activations of one token tile: for each 128 of depth the scales [scales_per_row, n], padded to
 // 128 bytes, then n rows of 128 e4m3 bytes, swizzled; n is the number of tokens rounded up to 8.
@@ -41,9 +28,6 @@ constexpr ActivationImage activation_image(int32_t first_row, int32_t num_tokens
           .depth_bytes = scale_bytes + n * 128,
           .scale_bytes = scale_bytes};
 }
-
-// Scale of e4m3 codes for values up to amax.
-constexpr float e4m3_scale(float amax) { return (amax > 1e-10f ? amax : 1e-10f) / 448.0f; }
 
 // Row r of a gate_up tile: feature and whether it is of up. Gate and up alternate every 8 rows, so
 // that one thread of the accumulator holds both of a feature.

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/lora/pack_fragment.h"
 #include "kernels/moe_gemm/layout.h"
 
 namespace braid::kernels {
@@ -36,20 +38,15 @@ Bf16 at(const LoraPair& lora, const Bf16* factor, int32_t r, int64_t i, int64_t 
   return r < lora.rank ? factor[r * n + i] : Bf16{};
 }
 
-// One 16 x 16 fragment of mma's A operand in lane order, or its half: 8 rows or 8 columns.
-template <class Value>
-uint8_t* pack_fragment(int32_t rows, int32_t columns, Value value, uint8_t* out) {
-  for (int32_t lane = 0; lane < 32; ++lane) {
-    const int32_t row = lane / 4, column = 2 * (lane % 4);
-    for (int32_t c = 0; c < columns; c += 8) {
-      for (int32_t r = 0; r < rows; r += 8) {
-        const Bf16 pair[2] = {value(row + r, column + c), value(row + r, column + c + 1)};
-        std::memcpy(out, pair, 4);
-        out += 4;
-      }
-    }
-  }
-  return out;
+// Of B, as one scaling for all experts of the layer makes it.
+Bf16 at_of_b(const LoraPair& lora, float scaling, int32_t r, int64_t i, int64_t n) {
+  const Bf16 value = at(lora, lora.b_t, r, i, n);
+  return lora.rank == 0 || lora.scaling == scaling
+             ? value
+             : to_bf16(to_float(value) * (lora.scaling / scaling));
+}
+void take_larger(float& scaling, const LoraPair& lora) {
+  if (lora.rank > 0 && std::abs(lora.scaling) > std::abs(scaling)) scaling = lora.scaling;
 }
 
 int32_t up_to_8(int32_t rank) { return (rank + 7) / 8 * 8; }
@@ -143,20 +140,19 @@ void pack_expert(const ExpertWeights& expert, uint8_t* gate_up, uint8_t* down) {
   }
 }
 
-MoeAdapterSlot PackedMoeAdapter::placed_at(const void* device_bytes) const {
+MoeAdapterSlot MoeAdapterLayout::placed_at(const void* bytes_at) const {
   MoeAdapterSlot placed = slot;
   for (const uint8_t** part :
-       {&placed.shrink_gate_up, &placed.expand_gate_up, &placed.shrink_down, &placed.expand_down}) {
-    *part = static_cast<const uint8_t*>(device_bytes) + reinterpret_cast<uintptr_t>(*part);
-  }
+       {&placed.shrink_gate_up, &placed.expand_gate_up, &placed.shrink_down, &placed.expand_down})
+    *part = static_cast<const uint8_t*>(bytes_at) + reinterpret_cast<uintptr_t>(*part);
   return placed;
 }
 
-PackedMoeAdapter pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* experts) {
+MoeAdapterLayout moe_adapter_layout(const MoeSizes& sizes, const ExpertLora* experts) {
   const int32_t num_experts = sizes.all_experts();
   const int32_t hidden = sizes.hidden_size, width = sizes.moe_intermediate_size;
-  PackedMoeAdapter packed;
-  MoeAdapterSlot& slot = packed.slot;
+  MoeAdapterLayout layout;
+  MoeAdapterSlot& slot = layout.slot;
   int32_t rank_gate_up = 0, rank_down = 0;
   bool one_a = true, shared_a = true, shared_b = true;
   const ExpertLora& first = experts[0];
@@ -167,10 +163,11 @@ PackedMoeAdapter pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* exper
     one_a = one_a && lora.gate.a == lora.up.a && lora.gate.rank == lora.up.rank;
     shared_a = shared_a && lora.gate.a == first.gate.a && lora.up.a == first.up.a &&
                lora.gate.rank == first.gate.rank && lora.up.rank == first.up.rank;
-    shared_b = shared_b && lora.down.b_t == first.down.b_t && lora.down.rank == first.down.rank;
-    if (lora.gate.rank > 0) slot.scaling_gate = lora.gate.scaling;
-    if (lora.up.rank > 0) slot.scaling_up = lora.up.scaling;
-    if (lora.down.rank > 0) slot.scaling_down = lora.down.scaling;
+    shared_b = shared_b && lora.down.b_t == first.down.b_t && lora.down.rank == first.down.rank &&
+               lora.down.scaling == first.down.scaling;
+    take_larger(slot.scaling_gate, lora.gate);
+    take_larger(slot.scaling_up, lora.up);
+    take_larger(slot.scaling_down, lora.down);
   }
   // With one expert nothing is shared, and the pair's own A is as good.
   shared_a = shared_a && num_experts > 1;
@@ -187,35 +184,48 @@ PackedMoeAdapter pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* exper
   slot.shrink_down_stride = shrink_down;
   slot.expand_down_stride = shared_b ? 0 : expand_down;
 
-  int64_t at_byte = 0;
   const auto place = [&](const uint8_t*& part, int64_t stride, int64_t size) {
-    part = reinterpret_cast<const uint8_t*>(static_cast<uintptr_t>(at_byte));
-    at_byte += stride == 0 ? size : num_experts * stride;
+    part = reinterpret_cast<const uint8_t*>(static_cast<uintptr_t>(layout.bytes));
+    layout.bytes += stride == 0 ? size : num_experts * stride;
   };
   place(slot.shrink_gate_up, slot.shrink_gate_up_stride, shrink_gate_up);
   place(slot.expand_gate_up, slot.expand_gate_up_stride, expand_gate_up);
   place(slot.shrink_down, slot.shrink_down_stride, shrink_down);
   place(slot.expand_down, slot.expand_down_stride, expand_down);
-  packed.bytes.resize(static_cast<size_t>(at_byte));
-  const MoeAdapterSlot to = packed.placed_at(packed.bytes.data());
+  return layout;
+}
+
+void pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* experts,
+                      const MoeAdapterLayout& layout, uint8_t* out_bytes) {
+  const int32_t hidden = sizes.hidden_size, width = sizes.moe_intermediate_size;
+  const MoeAdapterSlot to = layout.placed_at(out_bytes);
+  const int32_t rg = to.rank_gate_up, rd = to.rank_down;
   const auto out = [](const uint8_t* part) { return const_cast<uint8_t*>(part); };
-  for (int32_t e = 0; e < num_experts; ++e) {
+  for (int32_t e = 0; e < sizes.all_experts(); ++e) {
     const ExpertLora& lora = experts[e];
-    if (e == 0 || slot.shrink_gate_up_stride != 0)
-      pack_shrink(lora, rg, one_a, hidden, out(to.shrink_gate_up + e * to.shrink_gate_up_stride));
+    if (e == 0 || to.shrink_gate_up_stride != 0)
+      pack_shrink(lora, rg, to.one_a, hidden,
+                  out(to.shrink_gate_up + e * to.shrink_gate_up_stride));
     const auto gate_up = [&](int32_t tile, int32_t row, int32_t r) {
-      const LoraPair& pair = gate_up_is_up(row) ? lora.up : lora.gate;
-      return at(pair, pair.b_t, r, 64 * tile + gate_up_feature(row), width);
+      const bool is_up = gate_up_is_up(row);
+      return at_of_b(is_up ? lora.up : lora.gate, is_up ? to.scaling_up : to.scaling_gate, r,
+                     64 * tile + gate_up_feature(row), width);
     };
     pack_expand(rg, width / 64, gate_up, out(to.expand_gate_up + e * to.expand_gate_up_stride));
     pack_down_shrink(lora.down, rd, width, out(to.shrink_down + e * to.shrink_down_stride));
-    if (e == 0 || slot.expand_down_stride != 0) {
+    if (e == 0 || to.expand_down_stride != 0) {
       const auto down = [&](int32_t tile, int32_t row, int32_t r) {
-        return at(lora.down, lora.down.b_t, r, 128 * tile + row, hidden);
+        return at_of_b(lora.down, to.scaling_down, r, 128 * tile + row, hidden);
       };
       pack_expand(rd, hidden / 128, down, out(to.expand_down + e * to.expand_down_stride));
     }
   }
+}
+
+PackedMoeAdapter pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* experts) {
+  PackedMoeAdapter packed = {.layout = moe_adapter_layout(sizes, experts)};
+  packed.bytes.resize(static_cast<size_t>(packed.layout.bytes));
+  pack_moe_adapter(sizes, experts, packed.layout, packed.bytes.data());
   return packed;
 }
 

@@ -18,19 +18,34 @@ void pack_expert(const ExpertWeights& expert, uint8_t* gate_up, uint8_t* down);
 int64_t expert_gate_up_bytes(const MoeSizes& sizes);
 int64_t expert_down_bytes(const MoeSizes& sizes);
 
-// An adapter's packed factors and the offsets at which its parts begin.
+// An adapter's part on the experts of a layer. The rank of the layer is the largest any expert has,
+// separately for gate_up and down, rounded up to 8; shorter ones are filled with zeros. Its scaling
+// is the largest any expert has; B of the others is scaled down to it, and rounded to BF16 unless
+// the quotient is a power of two. Factors that all experts share (the same pointers everywhere) are
+// stored once, and so is an A that serves both gate and up.
+struct MoeAdapterLayout {
+  MoeAdapterSlot slot;  // its pointers are offsets from the first byte, multiples of 16
+  int64_t bytes = 0;    // 0: no expert is adapted
+
+  // The slot, packed factors lying at `bytes` (16-byte aligned).
+  MoeAdapterSlot placed_at(const void* bytes) const;
+};
+// Of experts[all_experts()], factors of the sizes' shapes.
+MoeAdapterLayout moe_adapter_layout(const MoeSizes& sizes, const ExpertLora* experts);
+
+// Packs the factors as the layout of the same arguments says; writes all its bytes.
+void pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* experts,
+                      const MoeAdapterLayout& layout, uint8_t* out);
+
+// The same into memory of its own.
 struct PackedMoeAdapter {
   std::vector<uint8_t> bytes;
-  // Its pointers are offsets into `bytes` until placed_at() has made them addresses.
-  MoeAdapterSlot slot;
+  MoeAdapterLayout layout;
 
-  MoeAdapterSlot placed_at(const void* device_bytes) const;
+  MoeAdapterSlot placed_at(const void* device_bytes) const {
+    return layout.placed_at(device_bytes);
+  }
 };
-
-// Packs what one adapter has on the layer's experts, experts[all_experts()]. The rank of the layer
-// is the largest any expert has, separately for gate_up and down, rounded up to 8; shorter ones are
-// filled with zeros. Factors that all experts share (the same pointers everywhere) are stored once,
-// and so is an A that serves both gate and up.
 PackedMoeAdapter pack_moe_adapter(const MoeSizes& sizes, const ExpertLora* experts);
 
 }  // namespace braid::kernels

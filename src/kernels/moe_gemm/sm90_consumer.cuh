@@ -10,8 +10,8 @@
 #include <cstdint>
 
 #include "kernels/common/mma.cuh"
+#include "kernels/common/quantize_128.cuh"
 #include "kernels/common/wgmma.cuh"
-#include "kernels/moe_gemm/quantize_128.cuh"
 #include "kernels/moe_gemm/sm90_producer.cuh"
 
 namespace braid::kernels {
@@ -281,7 +281,7 @@ class Consumer {
       for (int m = 0; m < kHalves; ++m) {
 #pragma unroll
         for (int s = 0; s < kSteps; ++s) {
-          const uint64_t step = ((Config::kGateUp ? 0 : q * kSteps) + s) * kWgmmaStepK32;
+          const uint64_t step = ((Config::kGateUp ? 0 : q * kSteps) + s) * kWgmmaStep32Bytes;
           const int half = Config::kGateUp ? q : m;
           wgmma_m64k32(part[q][m], a + half * kWgmmaStep64Rows + step, b + step, s > 0);
         }

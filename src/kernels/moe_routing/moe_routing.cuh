@@ -6,9 +6,9 @@
 
 #include "base/ids.h"
 #include "kernels/common/grid_dependency.cuh"
+#include "kernels/common/quantize_128.cuh"
 #include "kernels/moe_gemm/layout.h"
 #include "kernels/moe_gemm/moe_layer.h"
-#include "kernels/moe_gemm/quantize_128.cuh"
 #include "kernels/moe_routing/choose_experts.cuh"
 #include "kernels/moe_routing/routing_scratch.h"
 

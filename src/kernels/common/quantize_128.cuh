@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/moe_gemm/layout.h"
+#include "kernels/common/tiles.h"
 
 namespace braid::kernels {
 

@@ -24,13 +24,17 @@ constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter,
   return counter;
 }
 
-// Uniform in [0, 1) with 53 random bits: the draw for the token at `position` of a sequence.
-constexpr double philox_uniform(uint64_t seed, uint64_t position) {
-  const auto bits =
+// 53 random bits: the draw for the token at `position` of a sequence.
+constexpr uint64_t philox_bits(uint64_t seed, uint64_t position) {
+  const auto words =
       philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  const uint64_t word = (uint64_t{bits[1]} << 32) | bits[0];
-  return static_cast<double>(word >> 11) * 0x1p-53;
+  return ((uint64_t{words[1]} << 32) | words[0]) >> 11;
+}
+
+// The same bits as a number, uniform in [0, 1).
+constexpr double philox_uniform(uint64_t seed, uint64_t position) {
+  return static_cast<double>(philox_bits(seed, position)) * 0x1p-53;
 }
 
 }  // namespace braid

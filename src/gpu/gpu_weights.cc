@@ -1,0 +1,327 @@
+#include "gpu/gpu_weights.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "base/check.h"
+#include "kernels/attention/attention_bf16.h"
+#include "kernels/linear/pack.h"
+#include "kernels/moe_gemm/dummy.h"
+#include "kernels/moe_gemm/pack.h"
+
+namespace braid {
+namespace {
+
+constexpr int32_t padded(int32_t size) { return (size + 127) / 128 * 128; }
+
+std::vector<Bf16> rounded(const std::vector<float>& values, int32_t size) {
+  std::vector<Bf16> rounded(static_cast<size_t>(size));
+  std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
+  return rounded;
+}
+
+// A matrix in BF16 with rows of `cols` columns, at least its own.
+std::vector<Bf16> rounded(const WeightMatrix& w, int32_t cols) {
+  std::vector<Bf16> rounded(static_cast<size_t>(w.rows) * static_cast<size_t>(cols));
+  std::vector<float> row(static_cast<size_t>(w.cols));
+  for (int32_t r = 0; r < w.rows; ++r) {
+    dequantize_row(w, r, row.data());
+    std::transform(row.begin(), row.end(), rounded.begin() + int64_t{r} * cols, to_bf16);
+  }
+  return rounded;
+}
+
+// An FP8 matrix with zeros up to [rows, cols]. Its blocks of scales are the same: edge blocks are
+// filled up.
+class PaddedMatrix {
+ public:
+  PaddedMatrix(const WeightMatrix& w, int32_t rows, int32_t cols) : matrix_(w) {
+    if (w.rows == rows && w.cols == cols) return;
+    codes_.resize(static_cast<size_t>(rows) * static_cast<size_t>(cols));
+    const auto* from = static_cast<const uint8_t*>(w.data);
+    for (int32_t r = 0; r < w.rows; ++r)
+      std::copy_n(from + int64_t{r} * w.cols, w.cols, codes_.begin() + int64_t{r} * cols);
+    matrix_.rows = rows;
+    matrix_.cols = cols;
+    matrix_.data = codes_.data();
+  }
+
+  const WeightMatrix& matrix() const { return matrix_; }
+
+ private:
+  WeightMatrix matrix_;
+  std::vector<uint8_t> codes_;
+};
+
+class Loader {
+ public:
+  Loader(const ModelConfig& config, WeightSource& source, const GpuLoadOptions& options,
+         const std::function<void(int64_t, int64_t)>& progress)
+      : config_(config),
+        source_(source),
+        options_(options),
+        progress_(progress),
+        table_(weight_table(config)) {
+    for (const WeightSpec& spec : table_) specs_[{spec.role, spec.layer, spec.expert}] = &spec;
+    weights_.moe = gpu_moe_sizes(config);
+  }
+
+  Result<GpuWeights> load() {
+    const int32_t hidden = weights_.moe.hidden_size;
+    Weight embedding;
+    if (auto s = read(WeightRole::kEmbedding, embedding); !s) return pass_on(s);
+    if (embedding.matrix.format == WeightFormat::kFp8Block128 ||
+        embedding.matrix.format == WeightFormat::kNvfp4)
+      return refuse(spec(WeightRole::kEmbedding), embedding.matrix.format);
+    weights_.embedding = DeviceBuffer::of(rounded(embedding.matrix, hidden));
+    weights_.bytes.embedding_row = static_cast<size_t>(config_.hidden_size) * sizeof(Bf16);
+    if (auto s = lm_head(embedding); !s) return pass_on(s);
+    if (auto s = norm(WeightRole::kFinalNorm, -1, hidden, weights_.final_norm); !s)
+      return pass_on(s);
+    for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+      weights_.layers.emplace_back();
+      if (auto s = load_layer(layer, weights_.layers.back()); !s) return pass_on(s);
+    }
+    if (progress_) progress_(done_, static_cast<int64_t>(table_.size()));
+    return std::move(weights_);
+  }
+
+ private:
+  using Roles = std::vector<WeightRole>;
+
+  // Rows up to a multiple of 8 are zeros: their logits are not looked at.
+  Status lm_head(const Weight& embedding) {
+    Weight head = embedding;
+    if (!config_.tie_word_embeddings) {
+      if (auto s = read(WeightRole::kLmHead, head); !s) return s;
+    }
+    std::vector<Bf16> padded_rows;
+    if (head.matrix.rows % 8 != 0 && head.matrix.format != WeightFormat::kFp8Block128) {
+      const int32_t cols = head.matrix.cols, rows = (head.matrix.rows + 7) / 8 * 8;
+      padded_rows = rounded(head.matrix, cols);
+      padded_rows.resize(static_cast<size_t>(rows) * static_cast<size_t>(cols));
+      head.matrix = {
+          .format = WeightFormat::kBf16, .rows = rows, .cols = cols, .data = padded_rows.data()};
+    }
+    return pack(spec(config_.tie_word_embeddings ? WeightRole::kEmbedding : WeightRole::kLmHead),
+                {&head, 1}, weights_.lm_head);
+  }
+
+  Status load_layer(int32_t layer, GpuLayer& to) {
+    const int32_t hidden = weights_.moe.hidden_size;
+    if (auto s = norm(WeightRole::kInputNorm, layer, hidden, to.input_norm); !s) return s;
+    if (auto s = norm(WeightRole::kPostAttentionNorm, layer, hidden, to.post_attention_norm); !s)
+      return s;
+    if (config_.qk_norm) {
+      if (auto s = norm(WeightRole::kQNorm, layer, config_.head_dim, to.q_norm); !s) return s;
+      if (auto s = norm(WeightRole::kKNorm, layer, config_.head_dim, to.k_norm); !s) return s;
+    }
+    if (auto s = linear({WeightRole::kQProj, WeightRole::kKProj, WeightRole::kVProj}, layer,
+                        to.qkv_proj);
+        !s)
+      return s;
+    if (auto s = linear({WeightRole::kOProj}, layer, to.o_proj); !s) return s;
+    if (!config_.is_moe_layer[static_cast<size_t>(layer)]) {
+      if (auto s = linear({WeightRole::kGateProj, WeightRole::kUpProj}, layer, to.gate_up_proj); !s)
+        return s;
+      return linear({WeightRole::kDownProj}, layer, to.down_proj);
+    }
+    if (auto s = linear({WeightRole::kRouter}, layer, to.router); !s) return s;
+    return options_.random_experts ? make_experts(layer, to) : experts(layer, to);
+  }
+
+  const WeightSpec& spec(WeightRole role, int32_t layer = -1, int32_t expert = -1) const {
+    return *specs_.at({role, layer, expert});
+  }
+
+  void count_one() {
+    if (progress_) progress_(done_, static_cast<int64_t>(table_.size()));
+    ++done_;
+  }
+
+  Status read(WeightRole role, Weight& to, int32_t layer = -1, int32_t expert = -1) {
+    count_one();
+    auto matrix = source_.matrix(spec(role, layer, expert));
+    if (!matrix) return pass_on(matrix);
+    to = std::move(*matrix);
+    return {};
+  }
+
+  Status norm(WeightRole role, int32_t layer, int32_t size, DeviceBuffer& to) {
+    count_one();
+    auto values = source_.vector(spec(role, layer));
+    if (!values) return pass_on(values);
+    to = DeviceBuffer::of(rounded(*values, size));
+    weights_.bytes.always += values->size() * sizeof(Bf16);
+    return {};
+  }
+
+  static tl::unexpected<Error> refuse(const WeightSpec& spec, WeightFormat format) {
+    return fail(ErrorCode::kUnsupported,
+                "{}.weight is {}, on a GPU {}; `--device cpu` runs it, `braid quantize --format "
+                "fp8` converts it",
+                spec.module, name(format),
+                spec.expert >= 0 ? "experts are fp8 128x128 so far"
+                                 : "it is bf16, f32, or of projections fp8 128x128 so far");
+  }
+
+  // One or several matrices of a layer that read the same x, one above the other.
+  Status linear(const Roles& roles, int32_t layer, GpuLinear& to) {
+    std::vector<Weight> slices(roles.size());
+    for (size_t i = 0; i < roles.size(); ++i) {
+      if (auto s = read(roles[i], slices[i], layer); !s) return s;
+    }
+    return pack(spec(roles.front(), layer), slices, to);
+  }
+
+  Status pack(const WeightSpec& first, std::span<const Weight> slices, GpuLinear& to) {
+    const bool is_fp8 = slices.front().matrix.format == WeightFormat::kFp8Block128;
+    to.shape = {.format = is_fp8 ? WeightFormat::kFp8Block128 : WeightFormat::kBf16,
+                .in = slices.front().matrix.cols,
+                .num_slices = static_cast<int32_t>(slices.size())};
+    std::vector<WeightMatrix> matrices;
+    std::vector<std::vector<Bf16>> converted;  // what matrices point into
+    for (const Weight& slice : slices) {
+      WeightMatrix matrix = slice.matrix;
+      if ((matrix.format == WeightFormat::kFp8Block128) != is_fp8 ||
+          matrix.format == WeightFormat::kNvfp4)
+        return refuse(first, matrix.format);
+      if (matrix.format == WeightFormat::kF32) {
+        converted.push_back(rounded(matrix, matrix.cols));
+        matrix.format = WeightFormat::kBf16;
+        matrix.data = converted.back().data();
+      }
+      to.shape.slice_out[matrices.size()] = matrix.rows;
+      weights_.bytes.always += weight_bytes(matrix);
+      matrices.push_back(matrix);
+    }
+    if (auto why = kernels::why_unsupported(to.shape); !why.empty())
+      return fail(ErrorCode::kUnsupported, "{}: {} (on a GPU)", first.module, why);
+    std::vector<uint8_t> packed(static_cast<size_t>(kernels::linear_weight_bytes(to.shape)));
+    kernels::pack_linear(to.shape, matrices, packed.data());
+    to.weights = DeviceBuffer::of(packed);
+    return {};
+  }
+
+  void reserve_experts(GpuLayer& to) {
+    const kernels::MoeSizes& sizes = weights_.moe;
+    const auto count = static_cast<size_t>(sizes.num_experts);
+    to.gate_up = DeviceBuffer(count * static_cast<size_t>(kernels::expert_gate_up_bytes(sizes)));
+    to.down = DeviceBuffer(count * static_cast<size_t>(kernels::expert_down_bytes(sizes)));
+    weights_.bytes.experts += count * 3 *
+                              weight_bytes(WeightFormat::kFp8Block128,
+                                           config_.moe_intermediate_size, config_.hidden_size);
+  }
+
+  Status experts(int32_t layer, GpuLayer& to) {
+    reserve_experts(to);
+    const kernels::MoeSizes& sizes = weights_.moe;
+    const int32_t hidden = sizes.hidden_size, inner = sizes.moe_intermediate_size;
+    const auto gate_up_bytes = static_cast<size_t>(kernels::expert_gate_up_bytes(sizes));
+    const auto down_bytes = static_cast<size_t>(kernels::expert_down_bytes(sizes));
+    // A few at a time: packed side by side, copied together.
+    constexpr int32_t kGroup = 16;
+    if (staging_.bytes() == 0) staging_ = PinnedBuffer(kGroup * (gate_up_bytes + down_bytes));
+    uint8_t* const gate_ups = staging_.data();
+    auto* const downs = gate_ups + kGroup * gate_up_bytes;
+    for (int32_t begin = 0; begin < sizes.num_experts; begin += kGroup) {
+      const int32_t count = std::min(kGroup, sizes.num_experts - begin);
+      std::vector<Weight> owned(3 * static_cast<size_t>(count));
+      for (int32_t i = 0; i < 3 * count; ++i) {
+        constexpr WeightRole kRoles[] = {WeightRole::kExpertGateProj, WeightRole::kExpertUpProj,
+                                         WeightRole::kExpertDownProj};
+        Weight& weight = owned[static_cast<size_t>(i)];
+        const int32_t expert = begin + i / 3;
+        if (auto s = read(kRoles[i % 3], weight, layer, expert); !s) return s;
+        if (weight.matrix.format != WeightFormat::kFp8Block128)
+          return refuse(spec(kRoles[i % 3], layer, expert), weight.matrix.format);
+      }
+      options_.pool->parallel_for(count, [&](int64_t i, int32_t) {
+        const Weight* const of_expert = &owned[static_cast<size_t>(3 * i)];
+        const PaddedMatrix gate(of_expert[0].matrix, inner, hidden);
+        const PaddedMatrix up(of_expert[1].matrix, inner, hidden);
+        const PaddedMatrix down(of_expert[2].matrix, hidden, inner);
+        kernels::pack_expert({.gate = gate.matrix(), .up = up.matrix(), .down = down.matrix()},
+                             gate_ups + static_cast<size_t>(i) * gate_up_bytes,
+                             downs + static_cast<size_t>(i) * down_bytes);
+      });
+      const auto n = static_cast<size_t>(count), at = static_cast<size_t>(begin);
+      stream_.upload(to.gate_up.as<uint8_t>() + at * gate_up_bytes, staging_, 0, n * gate_up_bytes);
+      stream_.upload(to.down.as<uint8_t>() + at * down_bytes, staging_, kGroup * gate_up_bytes,
+                     n * down_bytes);
+      stream_.wait();
+    }
+    return {};
+  }
+
+  Status make_experts(int32_t layer, GpuLayer& to) {
+    reserve_experts(to);
+    for (int32_t i = 0; i < 3 * config_.num_experts; ++i) count_one();
+    const kernels::MoeSizes& sizes = weights_.moe;
+    const uint64_t seed = *options_.random_experts + 2 * static_cast<uint64_t>(layer);
+    kernels::fill_moe_weights(to.gate_up.as<uint8_t>(), static_cast<int64_t>(to.gate_up.bytes()),
+                              sizes.hidden_size / 128, seed, stream_.get());
+    kernels::fill_moe_weights(to.down.as<uint8_t>(), static_cast<int64_t>(to.down.bytes()),
+                              sizes.moe_intermediate_size / 128, seed + 1, stream_.get());
+    stream_.wait();
+    return {};
+  }
+
+  const ModelConfig& config_;
+  WeightSource& source_;
+  const GpuLoadOptions& options_;
+  const std::function<void(int64_t, int64_t)>& progress_;
+  const std::vector<WeightSpec> table_;
+  std::map<std::tuple<WeightRole, int32_t, int32_t>, const WeightSpec*> specs_;
+  int64_t done_ = 0;
+  GpuWeights weights_;
+  PinnedBuffer staging_;
+  Stream stream_;
+};
+
+}  // namespace
+
+kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config) {
+  return {.hidden_size = padded(config.hidden_size),
+          .moe_intermediate_size = padded(config.moe_intermediate_size),
+          .num_experts = config.num_experts,
+          .top_k = config.top_k};
+}
+
+std::string why_not_on_gpu(const ModelConfig& config) {
+  const kernels::MoeLayerParams moe = {.sizes = gpu_moe_sizes(config)};
+  if (auto why = kernels::why_unsupported(moe); !why.empty()) return why;
+  alignas(16) char any_address[16];  // sizes alone are looked at
+  const kernels::AttentionBf16Params attention = {
+      .q_stride = config.q_size() + 2 * config.kv_size(),
+      .kv = {.k_cache = any_address,
+             .v_cache = any_address,
+             .num_kv_heads = config.num_key_value_heads,
+             .block_size = 16,
+             .head_dim = config.head_dim},
+      .num_heads = config.num_attention_heads};
+  return kernels::why_unsupported(attention);
+}
+
+size_t gpu_weight_bytes(const ModelConfig& config) {
+  size_t bytes = 0;
+  for (const WeightSpec& spec : weight_table(config)) {
+    if (spec.cols == 0) continue;
+    const bool is_fp8 =
+        is_usually_quantised(spec.role) && config.quant_method == QuantMethod::kFp8Block128;
+    bytes += weight_bytes(is_fp8 ? WeightFormat::kFp8Block128 : WeightFormat::kBf16,
+                          padded(spec.rows), padded(spec.cols));
+    if (spec.role == WeightRole::kEmbedding && config.tie_word_embeddings)
+      bytes += weight_bytes(WeightFormat::kBf16, padded(spec.rows), padded(spec.cols));
+  }
+  return bytes;
+}
+
+Result<GpuWeights> load_gpu_weights(const ModelConfig& config, WeightSource& source,
+                                    const GpuLoadOptions& options,
+                                    const std::function<void(int64_t, int64_t)>& progress) {
+  return Loader(config, source, options, progress).load();
+}
+
+}  // namespace braid

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+
+namespace braid::kernels {
+
+// Counters in global memory through which CTAs of one kernel hand over data. PTX ISA 8.x, "red",
+// "ld".
+
+// Adds one. Whoever sees it with load_acquire() sees what this thread saw and wrote before.
+__device__ __forceinline__ void count_release(int32_t* counter) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+}
+__device__ __forceinline__ int32_t load_acquire(const int32_t* counter) {
+  int32_t value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+
+}  // namespace braid::kernels

@@ -1,0 +1,304 @@
+#pragma once
+
+// The warpgroups of the linear kernel that multiply, add the adapters' part, and store.
+
+#include <cuda_bf16.h>
+
+#include "kernels/common/matrix_move.cuh"
+#include "kernels/common/mma.cuh"
+#include "kernels/common/wgmma.cuh"
+#include "kernels/linear/sm90_linear.cuh"
+
+namespace braid::kernels {
+
+// One lane's part of a packed fragment; the half form has 8 rows (kHalfOf = 1) or 8 columns
+// (kHalfOf = 2) and half the bytes.
+template <int kHalfOf>
+__device__ __forceinline__ uint4 load_factor(const uint8_t* fragment, int lane, bool whole) {
+  if (whole) return __ldg(reinterpret_cast<const uint4*>(fragment) + lane);
+  const uint2 half = __ldg(reinterpret_cast<const uint2*>(fragment) + lane);
+  if constexpr (kHalfOf == 1) return make_uint4(half.x, 0, half.y, 0);
+  return make_uint4(half.x, half.y, 0, 0);
+}
+
+__device__ __forceinline__ void add_to(float (&d)[4], float4 x) {
+  d[0] += x.x, d[1] += x.y, d[2] += x.z, d[3] += x.w;
+}
+
+template <class Config>
+class LinearConsumer {
+ public:
+  static constexpr int kColumnTiles = Config::kColumnTiles;
+  // Pieces that a warp finishes at once, and parts of their deltas under way: what the registers
+  // have room for.
+  static constexpr int kPieces = kColumnTiles < 4 ? kColumnTiles : 4;
+  static constexpr int kCells = 4 / kPieces;
+
+  __device__ LinearConsumer(const LinearBf16Params& p, const LinearGrid& grid,
+                            LinearShared<Config>& shared, const LinearTile& tile, int warp,
+                            int lane)
+      : p_(p), grid_(grid), shared_(shared), tile_(tile), warp_(warp), lane_(lane) {}
+
+  // Before the previous kernel has finished.
+  __device__ __forceinline__ void prefetch() {
+    if constexpr (Config::kFp8) load_w_scales(tile_.first_k);
+  }
+
+  __device__ __forceinline__ void run() {
+    float4* const sums = shared_.sums(grid_) + lane_;
+    multiply(sums);
+    finish(sums);
+  }
+
+ private:
+  // Leaves the sums in pieces of 16 rows (of warp w those from 16 w on) by 8 tokens, with the CTAs
+  // of the cluster that finish them. A CTA alone adds up its parts.
+  __device__ __forceinline__ void multiply(float4* sums) {
+    RingPlace place;
+    const int first_part = grid_.cluster > 1 ? tile_.rank : 0,
+              end_part = grid_.cluster > 1 ? tile_.rank + 1 : grid_.num_parts;
+    const int owner = warp_ % grid_.cluster, in_share = warp_ / grid_.cluster;
+#pragma unroll 1
+    for (int part = first_part; part < end_part; ++part) {
+      const int first_k = part_begin(grid_.depth, part, grid_.num_parts),
+                end_k = part_begin(grid_.depth, part + 1, grid_.num_parts);
+      float sum[Config::kSums];
+      if constexpr (Config::kFp8) {
+        multiply_fp8(first_k, end_k, place, sum);
+      } else {
+        multiply_bf16(first_k, end_k, place, sum);
+      }
+      if (grid_.sums_in_ring) {
+        linear_consumer_barrier();
+        if (grid_.cluster > 1) cluster_barrier_relaxed();
+      }
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (j >= tile_.num_columns) break;
+        float piece[4] = {};
+        if (grid_.cluster == 1 && part > 0) add_to(piece, sums[32 * (8 * j + warp_)]);
+        add_to(piece, make_float4(sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]));
+        const float4 v = make_float4(piece[0], piece[1], piece[2], piece[3]);
+        if (grid_.cluster == 1) {
+          sums[32 * (8 * j + warp_)] = v;
+        } else {
+          const int number = j * rows_of_share(grid_, owner) + in_share;
+          store_to_cta(sums + 32 * (number * grid_.cluster + tile_.rank), v, &shared_.sums_there,
+                       owner);
+        }
+      }
+    }
+    __syncwarp();
+  }
+
+  // This CTA's share of the rows, 16 of them a warp; where there are more warps, they share the
+  // tokens.
+  __device__ __forceinline__ void finish(const float4* sums) {
+    const int num_rows = rows_of_share(grid_, tile_.rank);
+    const int in_share = warp_ % grid_.warps_across_rows, first = warp_ / grid_.warps_across_rows,
+              step = 8 / grid_.warps_across_rows;
+    const int row = tile_.row + 16 * (in_share * grid_.cluster + tile_.rank);
+    if (in_share >= num_rows || row >= p_.shape.out()) {
+      // Shared memory stays until all that is sent there has come.
+      if (grid_.cluster > 1) mbarrier_wait(&shared_.sums_there, 0);
+      return;
+    }
+    const bool adapted = p_.adapters != nullptr && shared_.num_runs > 0;
+#pragma unroll 1
+    for (int j0 = first; j0 < tile_.num_columns; j0 += step * kPieces) {
+      float delta[kPieces][4] = {};
+      if (adapted) expand(row, 8 * j0, 8 * step, delta);
+      if (grid_.cluster > 1) mbarrier_wait(&shared_.sums_there, 0);
+#pragma unroll
+      for (int i = 0; i < kPieces; ++i) {
+        const int j = j0 + step * i;
+        if (j >= tile_.num_columns) break;
+        float d[4] = {};
+        const float4* const parts = sums + 32 * (j * num_rows + in_share) * grid_.cluster;
+#pragma unroll 4
+        for (int cta = 0; cta < grid_.cluster; ++cta) add_to(d, parts[32 * cta]);
+        if (adapted) add_to(d, make_float4(delta[i][0], delta[i][1], delta[i][2], delta[i][3]));
+        store(row, 8 * j, d);
+      }
+    }
+  }
+
+  // Of this warp's half of 32 tiles along the columns, one a lane.
+  __device__ __forceinline__ void load_w_scales(int first_k) {
+    const float* const scales =
+        reinterpret_cast<const float*>(tile_.weights + int64_t{grid_.depth} * kWeightTileBytes);
+    w_scale_ = __ldg(scales + 2 * min(first_k + lane_, grid_.depth - 1) + warp_ / 4);
+  }
+
+  __device__ __forceinline__ uint64_t rows_descriptor(int stage) const {
+    return wgmma_descriptor(shared_.weights(stage)) + warp_ / 4 * kWgmmaStep64Rows;
+  }
+
+  __device__ __forceinline__ void wait_full(const RingPlace& place) const {
+    mbarrier_wait(&shared_.full[place.stage], place.parity);
+    // The loaders' x has to be seen by the tensor cores' way to memory.
+    if constexpr (!Config::kFp8) fence_proxy_async();
+    wgmma_fence();
+  }
+
+  __device__ __forceinline__ void release(RingPlace& place) {
+    __syncwarp();
+    if (lane_ == 0) mbarrier_arrive(&shared_.empty[place.stage]);
+    place.advance(grid_.num_stages);
+  }
+
+  // In float for each 128 columns: the FP8 tensor accumulator keeps too few bits for a longer sum.
+  __device__ __forceinline__ void multiply_fp8(int first_k, int end_k, RingPlace& place,
+                                               float (&sum)[Config::kSums]) {
+#pragma unroll
+    for (float& x : sum) x = 0.0f;
+#pragma unroll 1
+    for (int k = first_k; k < end_k; ++k) {
+      const int in_lanes = (k - tile_.first_k) % 32;
+      if (in_lanes == 0 && k > tile_.first_k) load_w_scales(k);
+      const float w_scale = __shfl_sync(~0u, w_scale_, in_lanes);
+      wait_full(place);
+      const int x_tile = Config::kQuantizes ? k - tile_.first_k : place.stage;
+      const uint64_t a = rows_descriptor(place.stage),
+                     b = wgmma_descriptor(shared_.x(grid_, x_tile));
+      const float* const x_scale = shared_.x_scale(grid_, x_tile) + 2 * (lane_ % 4);
+      float part[Config::kSums];
+#pragma unroll
+      for (int s = 0; s < 4; ++s)
+        wgmma_m64k32(part, a + s * kWgmmaStep32Bytes, b + s * kWgmmaStep32Bytes, s > 0);
+      wgmma_commit();
+      wgmma_wait<0>();
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        const float2 x = *reinterpret_cast<const float2*>(x_scale + 8 * j);
+        const float scale[2] = {w_scale * x.x, w_scale * x.y};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[4 * j + i] += part[4 * j + i] * scale[i % 2];
+      }
+      release(place);
+    }
+  }
+
+  __device__ __forceinline__ void multiply_bf16(int first_k, int end_k, RingPlace& place,
+                                                float (&sum)[Config::kSums]) {
+#pragma unroll 1
+    for (int k = first_k; k < end_k; ++k) {
+      wait_full(place);
+      const uint64_t a = rows_descriptor(place.stage),
+                     b = wgmma_descriptor(shared_.x(grid_, place.stage));
+#pragma unroll
+      for (int s = 0; s < 4; ++s) {
+        wgmma_m64k16(sum, a + s * kWgmmaStep32Bytes, b + s * kWgmmaStep32Bytes,
+                     k > first_k || s > 0);
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+      release(place);
+    }
+  }
+
+  // delta[i] = B u of 16 rows and the 8 tokens from column + i * step on. A cell is 16 ranks of one
+  // adapter's B, whatever tokens are not its own being zero; kCells are under way at once. The
+  // delta is summed by itself, so that its bits do not depend on the sums.
+  __device__ __forceinline__ void expand(int row, int column, int step,
+                                         float (&delta)[kPieces][4]) {
+    int slice = 0, in_slice = row;
+    while (in_slice >= p_.shape.slice_out[slice]) in_slice -= p_.shape.slice_out[slice++];
+    const int row0 = tile_.token_tile * Config::kTokens, lane_row = column + lane_ / 4;
+    const int64_t u_stride = p_.workspace.max_total_rank;
+    const Bf16* const u = p_.workspace.u + (row0 + lane_row) * u_stride + 2 * (lane_ % 4);
+    // Of the adapter at hand: what it has, the tokens that have it, its first run and the one
+    // behind its last.
+    int run = 0, end_run = 0, rank = 0, next_rank = 0, begin = 0, end = 0, offset = 0;
+    const uint8_t* b = nullptr;
+    bool waited = false;
+    while (true) {
+      uint4 factor[kCells];
+      int from[kCells], cell_begin[kCells], cell_end[kCells];
+      bool whole[kCells];
+#pragma unroll
+      for (int c = 0; c < kCells; ++c) {
+        while (next_rank >= rank && end_run < shared_.num_runs) {
+          run = end_run;
+          const LinearTileRun& r = shared_.runs[run];
+          while (++end_run < shared_.num_runs && shared_.runs[end_run].run.slot == r.run.slot) {
+          }
+          const AdapterRun& last = shared_.runs[end_run - 1].run;
+          begin = r.run.first_row - row0, end = last.first_row + last.num_rows - row0;
+          rank = r.adapter.rank[slice], next_rank = 0;
+          offset = slice == 0 ? 0 : r.adapter.rank[0] + (slice == 2 ? r.adapter.rank[1] : 0);
+          b = r.adapter.expand[slice] + int64_t{in_slice / 16} * (32 * rank);
+          // Of none of these tokens.
+          if (end <= column || begin >= column + step * (kPieces - 1) + 8) rank = 0;
+        }
+        // When there are no more, a cell of no tokens.
+        const bool there = next_rank < rank;
+        cell_begin[c] = there ? begin : -1, cell_end[c] = there ? end : -1;
+        whole[c] = next_rank + 16 <= rank, from[c] = offset + next_rank;
+        if (there) factor[c] = load_factor<2>(b + next_rank * 32, lane_, whole[c]);
+        next_rank += 16;
+      }
+      if (cell_end[0] < 0) return;
+      if (!waited) mbarrier_wait(&shared_.u_ready, 0), waited = true;
+      uint2 pairs[kCells][kPieces];
+#pragma unroll
+      for (int c = 0; c < kCells; ++c) {
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) {
+          const int at = lane_row + step * i;
+          const Bf16* const two = u + step * i * u_stride + from[c];
+          const bool mine = at >= cell_begin[c] && at < cell_end[c];
+          pairs[c][i].x = mine ? load_u(two) : 0;
+          pairs[c][i].y = mine && whole[c] ? load_u(two + 8) : 0;
+        }
+      }
+#pragma unroll
+      for (int c = 0; c < kCells; ++c) {
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) {
+          const int first = column + step * i;
+          if (first < cell_end[c] && first + 8 > cell_begin[c])
+            mma_m16n8k16(delta[i], factor[c], pairs[c][i].x, pairs[c][i].y);
+        }
+      }
+    }
+  }
+
+  // Written by other CTAs of this kernel: not to be looked for in L1.
+  __device__ __forceinline__ static uint32_t load_u(const Bf16* two) {
+    return __ldcg(reinterpret_cast<const unsigned*>(two));
+  }
+
+  __device__ __forceinline__ void store(int row, int column, const float (&d)[4]) {
+    const int q = 2 * (lane_ % 4);
+    const bool lower = row + 8 < p_.shape.out();
+    if (p_.y != nullptr) {
+      // A lane's pair of tokens becomes a pair of rows.
+      const uint32_t upper_rows = transpose_8x8(pack_bf16(d[0], d[1])),
+                     lower_rows = transpose_8x8(pack_bf16(d[2], d[3]));
+      const int token = shared_.token[column + lane_ / 4];
+      if (token < 0) return;
+      auto* const y = reinterpret_cast<uint32_t*>(p_.y + token * p_.y_stride + row + q);
+      y[0] = upper_rows;
+      if (lower) y[4] = lower_rows;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int token = shared_.token[column + q + i];
+        if (token < 0) continue;
+        float* const y = p_.y_float + token * p_.y_stride + row + lane_ / 4;
+        y[0] = d[i];
+        if (lower) y[8] = d[2 + i];
+      }
+    }
+  }
+
+  const LinearBf16Params& p_;
+  const LinearGrid& grid_;
+  LinearShared<Config>& shared_;
+  const LinearTile& tile_;
+  int warp_, lane_;
+  float w_scale_ = 0.0f;
+};
+
+}  // namespace braid::kernels

@@ -1,0 +1,20 @@
+#include "kernels/linear/enqueue.h"
+#include "kernels/linear/launch_linear.cuh"
+
+namespace braid::kernels::internal {
+
+void enqueue_linear_fp8(const LinearBf16Params& p, const LinearPlan& plan, CudaStream stream) {
+  constexpr WeightFormat kFp8 = WeightFormat::kFp8Block128;
+  switch (plan.tile_tokens) {
+    case 8:
+      return launch_linear_tile<kFp8, 8>(p, plan, stream);
+    case 16:
+      return launch_linear_tile<kFp8, 16>(p, plan, stream);
+    case 32:
+      return launch_linear_tile<kFp8, 32>(p, plan, stream);
+    case 64:
+      return launch_linear_tile<kFp8, 64>(p, plan, stream);
+  }
+}
+
+}  // namespace braid::kernels::internal
