@@ -220,10 +220,7 @@ Json to_json(const std::vector<Row>& rows, const BenchOptions& options, const st
              double read_rate) {
   Json json = {{"bench", "decode"},
                {"model", options.engine.config.model_dir.string()},
-               {"device",
-                {{"name", device},
-                 {"threads", options.engine.config.num_threads},
-                 {"read_gb_per_s", read_rate / 1e9}}},
+               {"device", {{"name", device}, {"read_gb_per_s", read_rate / 1e9}}},
                {"context", options.context},
                {"rounds", options.rounds},
                {"version", BRAID_VERSION},

@@ -76,6 +76,10 @@ Result<OpenedRunner> open_cpu_runner(const EngineConfig& config, const ModelConf
 
 #ifdef BRAID_HAS_CUDA
 
+// What the kernels take: the largest mixture that is tested, what routing sorts in shared memory,
+// and the ranks of factors.
+constexpr int32_t kMaxGpuBatchTokens = 8192, kMaxGpuAdapters = 512, kMaxGpuRank = 256;
+
 double gigabytes(size_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 
 Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig model,
@@ -98,7 +102,8 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
                  .num_adapter_slots = config.max_adapters},
       .max_lora_rank = config.max_lora_rank,
       .adapter_bytes = adapter_bytes};
-  const size_t fixed = gpu_weight_bytes(model) + adapter_bytes +
+  constexpr size_t kGraphs = size_t{1} << 30;  // and what the driver takes for itself
+  const size_t fixed = gpu_weight_bytes(model) + adapter_bytes + kGraphs +
                        GpuDecoder::buffer_bytes(model, options.limits, config.max_lora_rank);
   if (fixed >= budget) {
     return fail(ErrorCode::kResourceExhausted,
@@ -108,8 +113,13 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
                 gigabytes(fixed), gigabytes(budget), gigabytes(before.free_bytes),
                 config.gpu_memory_fraction, gigabytes(fixed - budget));
   }
-  const size_t cache_bytes =
-      config.kv_cache_bytes > 0 ? std::min(config.kv_cache_bytes, budget - fixed) : budget - fixed;
+  const size_t left = budget - fixed;
+  if (config.kv_cache_bytes > left) {
+    return fail(ErrorCode::kResourceExhausted,
+                "kv_cache_bytes is {}, beside weights, buffers and adapters the GPU has {} left",
+                config.kv_cache_bytes, left);
+  }
+  const size_t cache_bytes = config.kv_cache_bytes > 0 ? config.kv_cache_bytes : left;
   auto plan = plan_cache(config, model, {.bytes = cache_bytes, .element_bytes = sizeof(Bf16)});
   if (!plan) return pass_on(plan);
   options.kv_shape = plan->shape;
@@ -127,6 +137,8 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
     return OpenedRunner{.runner = std::make_unique<GpuRunner>(model, std::move(*weights), options),
                         .cache = *plan,
                         .device = before.name};
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kResourceExhausted, "no host memory for what the GPU copies from");
   } catch (const CudaError& error) {
     return fail(ErrorCode::kResourceExhausted,
                 "the GPU refused: {}; lower gpu_memory_fraction or kv_cache_bytes", error.what());
@@ -144,6 +156,18 @@ std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
   if (config.kv_block_size < 16 || (config.kv_block_size & (config.kv_block_size - 1)) != 0)
     return fmt::format("kv_block_size is {}, on a GPU it is a power of two from 16 on",
                        config.kv_block_size);
+  if (config.max_batch_size > kernels::kMaxAttentionSequences)
+    return fmt::format("max_batch_size is {}, on a GPU it is at most {}", config.max_batch_size,
+                       kernels::kMaxAttentionSequences);
+  if (config.max_batch_tokens > kMaxGpuBatchTokens)
+    return fmt::format("max_batch_tokens is {}, on a GPU it is at most {}", config.max_batch_tokens,
+                       kMaxGpuBatchTokens);
+  if (config.max_adapters > kMaxGpuAdapters)
+    return fmt::format("max_adapters is {}, on a GPU it is at most {}", config.max_adapters,
+                       kMaxGpuAdapters);
+  if (config.max_lora_rank > kMaxGpuRank)
+    return fmt::format("max_lora_rank is {}, on a GPU it is at most {}", config.max_lora_rank,
+                       kMaxGpuRank);
   const bool is_fp8 = config.load_format == LoadFormat::kDummy
                           ? config.dummy_weights == DummyWeights::kFp8
                           : model.quant_method == QuantMethod::kFp8Block128;

@@ -184,8 +184,6 @@ def render(answers, benches):
     if benches:
         device = benches[0]["device"]
         facts = [html.escape(device["name"])]
-        if device.get("threads"):
-            facts.append(f"{device['threads']} threads")
         if device.get("read_gb_per_s"):
             facts.append(f"memory read at {device['read_gb_per_s']:.1f} GB/s")
         out.append(f"<p class='note'>{', '.join(facts)}.</p>")
