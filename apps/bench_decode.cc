@@ -5,10 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
-#include <thread>
 #include <utility>
 
+#include "apps/bench_json.h"
 #include "apps/bench_plan.h"
 #include "apps/commands.h"
 #include "apps/engine_options.h"
@@ -16,7 +15,6 @@
 #include "apps/progress.h"
 #include "apps/table.h"
 #include "apps/terminal.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/result.h"
 
@@ -283,8 +281,6 @@ void run_bench_decode(BenchOptions options) {
   config.max_batch_size = std::max(config.max_batch_size, plan->max_batch);
   config.max_queued_requests = std::max(config.max_queued_requests, plan->max_batch);
   config.max_adapters = std::max(config.max_adapters, plan->max_adapters);
-  if (config.num_threads == 0)
-    config.num_threads = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
 
   auto engine = open_engine(options.engine);
   if (!engine) leave(engine.error().message);
@@ -315,11 +311,7 @@ void run_bench_decode(BenchOptions options) {
     rows.push_back(make_row(**engine, arm, *base, read_rate, options.context + options.steps / 2));
   }
   print_rows(rows, (*engine)->device(), read_rate);
-  if (!options.json.empty()) {
-    auto written = write_file(
-        options.json, to_json(rows, options, (*engine)->device(), read_rate).dump(1) + "\n");
-    if (!written) leave(written.error().message);
-  }
+  write_bench_json(options.json, to_json(rows, options, (*engine)->device(), read_rate));
 }
 
 }  // namespace

@@ -8,14 +8,14 @@
 #include <numeric>
 #include <random>
 
+#include "apps/bench_json.h"
 #include "apps/commands.h"
 #include "apps/gpu/check_layer.h"
+#include "apps/gpu/kernel_bench.h"
 #include "apps/table.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/result.h"
 #include "device/device.h"
-#include "device/read_rate.h"
 #include "kernels/attention/attention_bf16.h"
 #include "kernels/moe_gemm/dummy.h"
 #include "quant/e4m3.h"
@@ -67,7 +67,8 @@ Result<Heads> read_heads(const std::string& path) {
 struct Row {
   std::string kind, kv;  // kind: "decode", "decode + rope", "prefill"
   int32_t sequences, queries, context, layers;
-  double us, p10, p90, floor_us, tflops;
+  Times times;
+  double floor_us, tflops;
 };
 
 // Sequences of one length over distinct caches, a layer each, blocks in random order.
@@ -317,33 +318,19 @@ std::vector<Row> measure(const AttentionOptions& options, const Heads& heads, do
   std::vector<Graph> graphs;
   for (const bool with_rope : {false, true})
     graphs.push_back(Graph::capture(stream, [&] { run.enqueue(with_rope, stream); }));
-  std::vector<double> us[2];
-  Event begin, end;
-  for (int32_t round = -2; round < options.rounds; ++round) {
-    for (size_t arm = 0; arm < 2; ++arm) {
-      begin.record(stream);
-      graphs[arm].launch(stream);
-      end.record(stream);
-      const double a_layer = 1e3 * end.since(begin) / run.layers();
-      if (round >= 0) us[arm].push_back(a_layer);
-    }
-  }
+  const std::vector<Times> times = time_in_turn(graphs, run.layers(), options.rounds, stream);
   std::vector<Row> rows;
   const std::string kind = queries == 1 ? "decode" : "prefill";
   for (size_t arm = 0; arm < 2; ++arm) {
-    std::sort(us[arm].begin(), us[arm].end());
-    const double median = us[arm][us[arm].size() / 2];
     rows.push_back({.kind = arm == 0 ? kind : kind + " + rope",
                     .kv = kv,
                     .sequences = sequences,
                     .queries = queries,
                     .context = context,
                     .layers = run.layers(),
-                    .us = median,
-                    .p10 = us[arm][us[arm].size() / 10],
-                    .p90 = us[arm][us[arm].size() * 9 / 10],
+                    .times = times[arm],
                     .floor_us = run.bytes() / read_rate * 1e6,
-                    .tflops = run.flops() / median * 1e-6});
+                    .tflops = run.flops() / times[arm].us * 1e-6});
   }
   return rows;
 }
@@ -372,17 +359,10 @@ void run_bench_attention(const AttentionOptions& options) {
                                   .block_size = options.block_size,
                                   .head_dim = heads->head_dim};
   if (auto why = why_unsupported(sizes); !why.empty()) leave(why);
-  const DeviceFacts facts = device_facts();
-  double read_rate = 0;
-  {
-    const Stream stream;
-    const DeviceBuffer big(size_t{4} << 30);
-    kernels::fill_bf16(big.as<Bf16>(), int64_t{1} << 31, 1.0f, 9, stream.get());
-    read_rate = measure_read_rate(big.data(), big.bytes(), stream);
-  }
+  const MeasuredDevice device = measure_device();
   std::vector<Row> rows;
   const auto add = [&](const std::string& kv, int32_t sequences, int32_t queries, int32_t context) {
-    for (Row& row : measure(options, *heads, read_rate, kv, sequences, queries, context))
+    for (Row& row : measure(options, *heads, device.read_rate, kv, sequences, queries, context))
       rows.push_back(std::move(row));
   };
   for (const std::string& kv : options.kv) {
@@ -393,24 +373,20 @@ void run_bench_attention(const AttentionOptions& options) {
   }
 
   fmt::print("{}; read rate {:.3f} TB/s; {}: {} heads, {} KV heads, head_dim {}; blocks of {}\n\n",
-             facts.name, read_rate / 1e12, options.model, heads->num_heads, heads->num_kv_heads,
-             heads->head_dim, options.block_size);
+             device.facts.name, device.read_rate / 1e12, options.model, heads->num_heads,
+             heads->num_kv_heads, heads->head_dim, options.block_size);
   Table table({"what", "kv", "batch", "queries", "context", "layers", "us", "p10", "p90",
                "floor us", "of floor", "TFLOP/s"});
-  Json json = {
-      {"bench", "attention"},
-      {"model", options.model},
-      {"rounds", options.rounds},
-      {"block_size", options.block_size},
-      {"device",
-       {{"name", facts.name}, {"driver", facts.driver}, {"read_gb_per_s", read_rate / 1e9}}},
-      {"rows", Json::array()}};
+  Json json = {{"bench", "attention"},      {"model", options.model},
+               {"rounds", options.rounds},  {"block_size", options.block_size},
+               {"device", to_json(device)}, {"rows", Json::array()}};
   for (const Row& r : rows) {
     table.add({r.kind, r.kv, fmt::format("{}", r.sequences), fmt::format("{}", r.queries),
                fmt::format("{}", r.context), fmt::format("{}", r.layers),
-               fmt::format("{:.2f}", r.us), fmt::format("{:.2f}", r.p10),
-               fmt::format("{:.2f}", r.p90), fmt::format("{:.2f}", r.floor_us),
-               fmt::format("{:.1f}", 100 * r.floor_us / r.us), fmt::format("{:.1f}", r.tflops)});
+               fmt::format("{:.2f}", r.times.us), fmt::format("{:.2f}", r.times.p10),
+               fmt::format("{:.2f}", r.times.p90), fmt::format("{:.2f}", r.floor_us),
+               fmt::format("{:.1f}", 100 * r.floor_us / r.times.us),
+               fmt::format("{:.1f}", r.tflops)});
     json["rows"].push_back({{"name", fmt::format("{} {} B{} Q{} C{}", r.kind, r.kv, r.sequences,
                                                  r.queries, r.context)},
                             {"kind", r.kind},
@@ -419,18 +395,15 @@ void run_bench_attention(const AttentionOptions& options) {
                             {"queries", r.queries},
                             {"context", r.context},
                             {"layers", r.layers},
-                            {"us", r.us},
-                            {"us_p10", r.p10},
-                            {"us_p90", r.p90},
+                            {"us", r.times.us},
+                            {"us_p10", r.times.p10},
+                            {"us_p90", r.times.p90},
                             {"floor_us", r.floor_us},
-                            {"floor_share", r.floor_us / r.us},
+                            {"floor_share", r.floor_us / r.times.us},
                             {"tflops", r.tflops}});
   }
   fmt::print("{}", table.to_string());
-  if (!options.json.empty()) {
-    auto written = write_file(options.json, json.dump(1) + "\n");
-    if (!written) leave(written.error().message);
-  }
+  write_bench_json(options.json, json);
 }
 
 }  // namespace

@@ -10,10 +10,11 @@
 #include <optional>
 #include <random>
 
+#include "apps/bench_json.h"
 #include "apps/commands.h"
 #include "apps/gpu/check_layer.h"
+#include "apps/gpu/kernel_bench.h"
 #include "apps/table.h"
-#include "base/file.h"
 #include "base/ids.h"
 #include "base/json.h"
 #include "base/result.h"
@@ -59,11 +60,6 @@ struct LayerOptions {
   bool print_plans = false;
   std::string json;
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.empty() ? 0 : values[values.size() / 2];
-}
 
 Result<MoeSizes> read_sizes(const LayerOptions& options) {
   auto config = read_json_file(options.model);
@@ -230,9 +226,7 @@ struct Arm {
   bool loaded_only = false;  // adapters are there, no token uses one
   LayerBytes bytes;          // mean of the layers
   kernels::MoePlan plan;
-  std::unique_ptr<Graph> graph;
   std::vector<DeviceBuffer> slots;  // of tokens, by layer
-  std::vector<double> us;           // a layer, one a round
 };
 
 std::vector<Arm> make_arms(const LayerOptions& options) {
@@ -291,13 +285,14 @@ struct Row {
   int32_t tokens, rank, num_adapters;
   std::string layout, arm, lora_plan;
   int32_t experts_hit, tile_tokens;
-  double us, p10, p90, floor_us, share, ratio, floor_ratio;
+  Times times;
+  double floor_us, share, ratio, floor_ratio;
 };
 
 class LayerBench {
  public:
   LayerBench(const LayerOptions& options, const MoeSizes& sizes) : options_(options) {
-    facts_ = device_facts();
+    device_.facts = device_facts();
     layers_.sizes = sizes;
     const int64_t experts = sizes.all_experts();
     for (int32_t l = 0; l < options.layers; ++l) {
@@ -312,14 +307,13 @@ class LayerBench {
           2 * l + 2);
     }
     stream_.wait();
-    read_rate_ =
-        measure_read_rate(layers_.gate_up[0].data(),
-                          std::min<size_t>(layers_.gate_up[0].bytes(), size_t{4} << 30), stream_);
-    if (layers_.gate_up[0].bytes() < (size_t{1} << 30) && layers_.gate_up.size() > 1) {
-      // A longer stretch gives a truer rate.
-      const DeviceBuffer big(size_t{4} << 30);
-      kernels::fill_bf16(big.as<Bf16>(), int64_t{1} << 31, 1.0f, 9, stream_.get());
-      read_rate_ = measure_read_rate(big.data(), big.bytes(), stream_);
+    // A longer stretch gives a truer rate; a model that fills the memory leaves no room for one.
+    const DeviceBuffer& first = layers_.gate_up[0];
+    if (first.bytes() < (size_t{1} << 30) && layers_.gate_up.size() > 1) {
+      device_ = measure_device();
+    } else {
+      device_.read_rate = measure_read_rate(
+          first.data(), std::min<size_t>(first.bytes(), size_t{4} << 30), stream_);
     }
   }
 
@@ -330,8 +324,7 @@ class LayerBench {
   }
 
   const std::vector<Row>& rows() const { return rows_; }
-  double read_rate() const { return read_rate_; }
-  const DeviceFacts& facts() const { return facts_; }
+  const MeasuredDevice& device() const { return device_; }
 
  private:
   void run_tokens(int32_t tokens, int32_t rank, const std::string& layout, int32_t most) {
@@ -355,13 +348,14 @@ class LayerBench {
     };
     size_t most_bytes = 0;
     for (Arm& arm : arms) {
-      arm.plan = make_plan(options_, s, tokens, arm, facts_.num_sms);
+      arm.plan = make_plan(options_, s, tokens, arm, device_.facts.num_sms);
       size_t bytes = 0;
       workspace_at(arm.plan.lora_plan, nullptr, &bytes);
       most_bytes = std::max(most_bytes, bytes);
     }
     DeviceBuffer workspace(most_bytes);
     workspace.fill(0);
+    std::vector<Graph> graphs;
     for (Arm& arm : arms) {
       std::vector<int32_t> slots;
       for (int32_t t = 0; t < tokens; ++t) {
@@ -398,35 +392,23 @@ class LayerBench {
       enqueue();
       stream_.wait();
       check_last_layer(arm, slots, logits.back(), x, y, layout);
-      arm.graph = std::make_unique<Graph>(Graph::capture(stream_, [&] { enqueue(); }));
+      graphs.push_back(Graph::capture(stream_, enqueue));
     }
-    Event begin, end;
-    for (int32_t round = -2; round < options_.rounds; ++round) {
-      for (Arm& arm : arms) {
-        begin.record(stream_);
-        arm.graph->launch(stream_);
-        end.record(stream_);
-        const double us = 1e3 * end.since(begin) / options_.layers;
-        if (round >= 0) arm.us.push_back(us);
-      }
-    }
-    const Arm* base = nullptr;
-    for (const Arm& arm : arms) {
-      if (arm.num_adapters == 0) base = &arm;
-      const double us = median(arm.us);
-      std::vector<double> sorted = arm.us;
-      std::sort(sorted.begin(), sorted.end());
+    const auto times = time_in_turn(graphs, options_.layers, options_.rounds, stream_);
+    const Times* base = nullptr;
+    for (size_t i = 0; i < arms.size(); ++i) {
+      const Arm& arm = arms[i];
+      if (arm.num_adapters == 0) base = &times[i];
       const auto total = arm.bytes.base + (arm.loaded_only ? 0 : arm.bytes.lora);
       Row row = {};
       row.tokens = tokens, row.rank = rank, row.num_adapters = arm.num_adapters;
       row.layout = layout, row.arm = arm.name;
       if (arm.num_adapters > 0) row.lora_plan = to_string(arm.plan.lora_plan);
       row.experts_hit = arm.bytes.experts_hit, row.tile_tokens = arm.plan.tile_tokens;
-      row.us = us;
-      row.p10 = sorted[sorted.size() / 10], row.p90 = sorted[sorted.size() * 9 / 10];
-      row.floor_us = total / read_rate_ * 1e6;
-      row.share = row.floor_us / us;
-      row.ratio = base != nullptr ? median(base->us) / us : 0;
+      row.times = times[i];
+      row.floor_us = total / device_.read_rate * 1e6;
+      row.share = row.floor_us / row.times.us;
+      row.ratio = base != nullptr ? base->us / row.times.us : 0;
       row.floor_ratio = arm.bytes.base / total;
       rows_.push_back(row);
     }
@@ -485,11 +467,10 @@ class LayerBench {
   }
 
   LayerOptions options_;
-  DeviceFacts facts_;
+  MeasuredDevice device_;
   Stream stream_;
   ForkJoin side_;
   Layers layers_;
-  double read_rate_ = 0;
   std::vector<Row> rows_;
   // Of the tokens and logits being measured.
   std::vector<Bf16> base_y_;
@@ -498,16 +479,16 @@ class LayerBench {
 
 void print_rows(const LayerBench& bench, const MoeSizes& s, const LayerOptions& options) {
   fmt::print("{}; read rate {:.3f} TB/s; {}: H {}, I {}, {} + {} experts, top {}; routing {}\n\n",
-             bench.facts().name, bench.read_rate() / 1e12, options.model, s.hidden_size,
-             s.moe_intermediate_size, s.num_experts, s.num_shared_experts, s.top_k,
+             bench.device().facts.name, bench.device().read_rate / 1e12, options.model,
+             s.hidden_size, s.moe_intermediate_size, s.num_experts, s.num_shared_experts, s.top_k,
              options.routing);
   Table table({"tokens", "layout", "rank", "arm", "hit", "tile", "us", "p10", "p90", "floor us",
                "of floor", "of base", "bytes allow", "quotient"});
   for (const Row& r : bench.rows()) {
     table.add({fmt::format("{}", r.tokens), r.layout, fmt::format("{}", r.rank), r.arm,
                fmt::format("{}", r.experts_hit), fmt::format("{}", r.tile_tokens),
-               fmt::format("{:.2f}", r.us), fmt::format("{:.2f}", r.p10),
-               fmt::format("{:.2f}", r.p90), fmt::format("{:.2f}", r.floor_us),
+               fmt::format("{:.2f}", r.times.us), fmt::format("{:.2f}", r.times.p10),
+               fmt::format("{:.2f}", r.times.p90), fmt::format("{:.2f}", r.floor_us),
                fmt::format("{:.1f}", 100 * r.share), fmt::format("{:.1f}", 100 * r.ratio),
                fmt::format("{:.1f}", 100 * r.floor_ratio),
                fmt::format("{:.3f}", r.ratio / r.floor_ratio)});
@@ -522,10 +503,7 @@ Json to_json(const LayerBench& bench, const LayerOptions& options) {
                {"routing", options.routing},
                {"layers", options.layers},
                {"rounds", options.rounds},
-               {"device",
-                {{"name", bench.facts().name},
-                 {"driver", bench.facts().driver},
-                 {"read_gb_per_s", bench.read_rate() / 1e9}}},
+               {"device", to_json(bench.device())},
                {"rows", Json::array()}};
   for (const Row& r : bench.rows()) {
     json["rows"].push_back(
@@ -537,9 +515,9 @@ Json to_json(const LayerBench& bench, const LayerOptions& options) {
          {"lora_plan", r.lora_plan},
          {"experts_hit", r.experts_hit},
          {"tile_tokens", r.tile_tokens},
-         {"us", r.us},
-         {"us_p10", r.p10},
-         {"us_p90", r.p90},
+         {"us", r.times.us},
+         {"us_p10", r.times.p10},
+         {"us_p90", r.times.p90},
          {"floor_us", r.floor_us},
          {"floor_share", r.share},
          {"ratio", r.ratio},
@@ -559,10 +537,7 @@ void run_bench_layer(const LayerOptions& options) {
     for (const int32_t rank : options.ranks) bench.run(rank, layout);
   }
   print_rows(bench, *sizes, options);
-  if (!options.json.empty()) {
-    auto written = write_file(options.json, to_json(bench, options).dump(1) + "\n");
-    if (!written) leave(written.error().message);
-  }
+  write_bench_json(options.json, to_json(bench, options));
 }
 
 }  // namespace

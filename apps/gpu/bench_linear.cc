@@ -11,14 +11,14 @@
 #include <random>
 #include <utility>
 
+#include "apps/bench_json.h"
 #include "apps/commands.h"
 #include "apps/gpu/check_layer.h"
+#include "apps/gpu/kernel_bench.h"
 #include "apps/table.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/result.h"
 #include "device/device.h"
-#include "device/read_rate.h"
 #include "kernels/linear/pack.h"
 #include "kernels/moe_gemm/dummy.h"
 #include "reference/moe_stages.h"
@@ -79,7 +79,8 @@ Result<std::vector<NamedShape>> read_shapes(const std::string& path) {
 struct Row {
   std::string layer, plan;
   int32_t tokens, adapters, layers;  // adapters: 0, the base model alone
-  double us, p10, p90, floor_us, tflops;
+  Times times;
+  double floor_us, tflops;
 };
 
 // One matrix and its adapters in many places of memory, a layer each.
@@ -309,7 +310,6 @@ void measure(const LinearOptions& options, const NamedShape& named, double read_
     const std::vector<Arm> arms = arms_of(options, run, named.shape, tokens);
     std::vector<Graph> graphs;
     std::vector<Row> of_arms;
-    std::vector<std::vector<double>> us(arms.size());
     for (const Arm& arm : arms) {
       run.set_batch(tokens, arm.num_adapters);
       // A wrong kernel gets no time.
@@ -330,22 +330,11 @@ void measure(const LinearOptions& options, const NamedShape& named, double read_
       run.set_batch(tokens, arm.num_adapters);
       graphs.push_back(Graph::capture(stream, [&] { run.enqueue(arm.plan, stream); }));
     }
-    Event begin, end;
-    for (int32_t round = -2; round < options.rounds; ++round) {
-      for (size_t arm = 0; arm < arms.size(); ++arm) {
-        begin.record(stream);
-        graphs[arm].launch(stream);
-        end.record(stream);
-        const double a_layer = 1e3 * end.since(begin) / run.layers();
-        if (round >= 0) us[arm].push_back(a_layer);
-      }
-    }
+    const std::vector<Times> times = time_in_turn(graphs, run.layers(), options.rounds, stream);
     for (size_t arm = 0; arm < arms.size(); ++arm) {
-      std::sort(us[arm].begin(), us[arm].end());
       Row& row = of_arms[arm];
-      row.us = us[arm][us[arm].size() / 2];
-      row.p10 = us[arm][us[arm].size() / 10], row.p90 = us[arm][us[arm].size() * 9 / 10];
-      row.tflops /= row.us;
+      row.times = times[arm];
+      row.tflops /= row.times.us;
       rows.push_back(row);
     }
   }
@@ -368,37 +357,25 @@ void run_bench_linear(const LinearOptions& options) {
     if (std::none_of(shapes->begin(), shapes->end(), [&](auto& s) { return s.name == name; }))
       leave(fmt::format("--layers {}: takes qkv, o, router and lm_head", name), kUsage);
   }
-  const DeviceFacts facts = device_facts();
-  double read_rate = 0;
-  {
-    const Stream stream;
-    const DeviceBuffer big(size_t{4} << 30);
-    kernels::fill_bf16(big.as<Bf16>(), int64_t{1} << 31, 1.0f, 9, stream.get());
-    read_rate = measure_read_rate(big.data(), big.bytes(), stream);
-  }
+  const MeasuredDevice device = measure_device();
   std::vector<Row> rows;
   for (const NamedShape& named : *shapes) {
     if (std::find(options.layers.begin(), options.layers.end(), named.name) != options.layers.end())
-      measure(options, named, read_rate, rows);
+      measure(options, named, device.read_rate, rows);
   }
 
-  fmt::print("{}; read rate {:.3f} TB/s; {}; rank {}\n\n", facts.name, read_rate / 1e12,
-             options.model, options.rank);
+  fmt::print("{}; read rate {:.3f} TB/s; {}; rank {}\n\n", device.facts.name,
+             device.read_rate / 1e12, options.model, options.rank);
   Table table({"layer", "tokens", "adapters", "plan", "layers", "us", "p10", "p90", "floor us",
                "of floor", "TFLOP/s"});
-  Json json = {
-      {"bench", "linear"},
-      {"model", options.model},
-      {"rank", options.rank},
-      {"rounds", options.rounds},
-      {"device",
-       {{"name", facts.name}, {"driver", facts.driver}, {"read_gb_per_s", read_rate / 1e9}}},
-      {"rows", Json::array()}};
+  Json json = {{"bench", "linear"},        {"model", options.model},    {"rank", options.rank},
+               {"rounds", options.rounds}, {"device", to_json(device)}, {"rows", Json::array()}};
   for (const Row& r : rows) {
     table.add({r.layer, fmt::format("{}", r.tokens), fmt::format("{}", r.adapters), r.plan,
-               fmt::format("{}", r.layers), fmt::format("{:.2f}", r.us),
-               fmt::format("{:.2f}", r.p10), fmt::format("{:.2f}", r.p90),
-               fmt::format("{:.2f}", r.floor_us), fmt::format("{:.1f}", 100 * r.floor_us / r.us),
+               fmt::format("{}", r.layers), fmt::format("{:.2f}", r.times.us),
+               fmt::format("{:.2f}", r.times.p10), fmt::format("{:.2f}", r.times.p90),
+               fmt::format("{:.2f}", r.floor_us),
+               fmt::format("{:.1f}", 100 * r.floor_us / r.times.us),
                fmt::format("{:.1f}", r.tflops)});
     json["rows"].push_back(
         {{"name", fmt::format("{} T{} A{} {}", r.layer, r.tokens, r.adapters, r.plan)},
@@ -407,18 +384,15 @@ void run_bench_linear(const LinearOptions& options) {
          {"adapters", r.adapters},
          {"plan", r.plan},
          {"layers", r.layers},
-         {"us", r.us},
-         {"us_p10", r.p10},
-         {"us_p90", r.p90},
+         {"us", r.times.us},
+         {"us_p10", r.times.p10},
+         {"us_p90", r.times.p90},
          {"floor_us", r.floor_us},
-         {"floor_share", r.floor_us / r.us},
+         {"floor_share", r.floor_us / r.times.us},
          {"tflops", r.tflops}});
   }
   fmt::print("{}", table.to_string());
-  if (!options.json.empty()) {
-    auto written = write_file(options.json, json.dump(1) + "\n");
-    if (!written) leave(written.error().message);
-  }
+  write_bench_json(options.json, json);
 }
 
 }  // namespace

@@ -8,12 +8,12 @@
 #include <numeric>
 #include <random>
 
+#include "apps/bench_json.h"
 #include "apps/commands.h"
+#include "apps/gpu/kernel_bench.h"
 #include "apps/table.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "device/device.h"
-#include "device/read_rate.h"
 #include "engine/logprobs.h"
 #include "engine/sampler.h"
 #include "kernels/sampling/logprobs.h"
@@ -61,7 +61,8 @@ std::vector<float> random_row(std::mt19937& random, int32_t vocab_size, bool is_
 struct Row {
   std::string arm, logits;
   int32_t rows;
-  double us, p10, p90, floor_us;
+  Times times;
+  double floor_us;
 };
 
 // Copies of the same rows, as many as make L2 forget one before its turn comes again.
@@ -208,26 +209,13 @@ std::vector<Row> measure(const SamplingOptions& options, double read_rate, int32
       leave(
           fmt::format("{} rows, {}: wrong results, {}; please report it", num_rows, arm.name, why));
   }
-  std::vector<std::vector<double>> us(arms.size());
-  Event begin, end;
-  for (int32_t round = -2; round < options.rounds; ++round) {
-    for (size_t arm = 0; arm < arms.size(); ++arm) {
-      begin.record(stream);
-      graphs[arm].launch(stream);
-      end.record(stream);
-      const double a_launch = 1e3 * end.since(begin) / run.copies();
-      if (round >= 0) us[arm].push_back(a_launch);
-    }
-  }
+  const std::vector<Times> times = time_in_turn(graphs, run.copies(), options.rounds, stream);
   std::vector<Row> result;
   for (size_t arm = 0; arm < arms.size(); ++arm) {
-    std::ranges::sort(us[arm]);
     result.push_back({.arm = arms[arm].name,
                       .logits = is_peaked ? "peaked" : "flat",
                       .rows = num_rows,
-                      .us = us[arm][us[arm].size() / 2],
-                      .p10 = us[arm][us[arm].size() / 10],
-                      .p90 = us[arm][us[arm].size() * 9 / 10],
+                      .times = times[arm],
                       .floor_us = run.bytes(arms[arm].params) / read_rate * 1e6});
   }
   return result;
@@ -244,50 +232,40 @@ void run_bench_sampling(const SamplingOptions& options) {
         kUsage);
   if (options.rounds < 1)
     leave(fmt::format("--rounds {}: takes 1 or more", options.rounds), kUsage);
-  const DeviceFacts facts = device_facts();
-  double read_rate = 0;
-  {
-    const Stream stream;
-    DeviceBuffer big(size_t{4} << 30);
-    big.fill(0);
-    read_rate = measure_read_rate(big.data(), big.bytes(), stream);
-  }
+  const MeasuredDevice device = measure_device();
   std::vector<Row> rows;
   for (const bool is_peaked : {true, false}) {
     for (const int32_t n : options.rows) {
-      for (Row& row : measure(options, read_rate, n, is_peaked)) rows.push_back(std::move(row));
+      for (Row& row : measure(options, device.read_rate, n, is_peaked))
+        rows.push_back(std::move(row));
     }
   }
 
-  fmt::print("{}; read rate {:.3f} TB/s; vocabulary of {}\n\n", facts.name, read_rate / 1e12,
-             options.vocab_size);
+  fmt::print("{}; read rate {:.3f} TB/s; vocabulary of {}\n\n", device.facts.name,
+             device.read_rate / 1e12, options.vocab_size);
   Table table({"what", "logits", "rows", "us", "p10", "p90", "floor us", "of floor"});
-  Json json = {
-      {"bench", "sampling"},
-      {"vocab_size", options.vocab_size},
-      {"rounds", options.rounds},
-      {"device",
-       {{"name", facts.name}, {"driver", facts.driver}, {"read_gb_per_s", read_rate / 1e9}}},
-      {"rows", Json::array()}};
+  Json json = {{"bench", "sampling"},
+               {"vocab_size", options.vocab_size},
+               {"rounds", options.rounds},
+               {"device", to_json(device)},
+               {"rows", Json::array()}};
   for (const Row& r : rows) {
-    table.add({r.arm, r.logits, fmt::format("{}", r.rows), fmt::format("{:.2f}", r.us),
-               fmt::format("{:.2f}", r.p10), fmt::format("{:.2f}", r.p90),
-               fmt::format("{:.2f}", r.floor_us), fmt::format("{:.1f}", 100 * r.floor_us / r.us)});
+    table.add({r.arm, r.logits, fmt::format("{}", r.rows), fmt::format("{:.2f}", r.times.us),
+               fmt::format("{:.2f}", r.times.p10), fmt::format("{:.2f}", r.times.p90),
+               fmt::format("{:.2f}", r.floor_us),
+               fmt::format("{:.1f}", 100 * r.floor_us / r.times.us)});
     json["rows"].push_back({{"name", fmt::format("{} {} L{}", r.arm, r.logits, r.rows)},
                             {"arm", r.arm},
                             {"logits", r.logits},
                             {"num_rows", r.rows},
-                            {"us", r.us},
-                            {"us_p10", r.p10},
-                            {"us_p90", r.p90},
+                            {"us", r.times.us},
+                            {"us_p10", r.times.p10},
+                            {"us_p90", r.times.p90},
                             {"floor_us", r.floor_us},
-                            {"floor_share", r.floor_us / r.us}});
+                            {"floor_share", r.floor_us / r.times.us}});
   }
   fmt::print("{}", table.to_string());
-  if (!options.json.empty()) {
-    auto written = write_file(options.json, json.dump(1) + "\n");
-    if (!written) leave(written.error().message);
-  }
+  write_bench_json(options.json, json);
 }
 
 }  // namespace

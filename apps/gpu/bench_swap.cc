@@ -12,9 +12,9 @@
 
 #include "adapter/adapter_pool.h"
 #include "adapter/dummy_adapter.h"
+#include "apps/bench_json.h"
 #include "apps/commands.h"
 #include "apps/table.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "device/device.h"
 #include "kernels/moe_gemm/dummy.h"
@@ -171,10 +171,7 @@ void run_bench_swap(const SwapOptions& options) {
   add("while an adapter is packed", packing);
   add("while one is swapped in", swapping);
   fmt::print("{}", table.to_string());
-  if (!options.json.empty()) {
-    auto written = write_file(options.json, json.dump(1) + "\n");
-    if (!written) leave(written.error().message);
-  }
+  write_bench_json(options.json, json);
 }
 
 }  // namespace
