@@ -19,7 +19,6 @@
 namespace braid {
 namespace {
 
-constexpr int32_t kMaxRank = 256;
 constexpr size_t kModuleAlignment = 256;  // whole lines of memory for copies by TMA
 
 constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -281,10 +280,10 @@ Result<std::shared_ptr<const AdapterImage>> make_adapter_image(const Adapter& ad
                                                                const ModelConfig& config,
                                                                const AdapterShapes& shapes,
                                                                int64_t max_pages) {
-  if (adapter.max_rank > kMaxRank) {
+  if (adapter.max_rank > AdapterImage::kMaxRank) {
     return fail(ErrorCode::kUnsupported,
                 "adapter \"{}\" has rank {}, the kernels of the device take up to {}", adapter.name,
-                adapter.max_rank, kMaxRank);
+                adapter.max_rank, AdapterImage::kMaxRank);
   }
   try {
     return make_image(adapter, config, shapes, max_pages);

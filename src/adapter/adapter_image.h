@@ -52,6 +52,8 @@ struct AdapterImage {
   // Of device memory. Parts are whole pages, one behind the other in `bytes`.
   static constexpr size_t kPageBytes = size_t{16} << 10;
 
+  static constexpr int32_t kMaxRank = 256;  // that the kernels take
+
   struct Part {
     int64_t first_page = 0;  // in the image
     int64_t num_pages = 0;   // 0: nothing is adapted

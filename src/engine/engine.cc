@@ -85,6 +85,12 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
   auto opened = open_runner(config, *model_config, *threads);
   if (!opened) return pass_on(opened);
 
+  std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
+#ifdef BRAID_HAS_CUDA
+  if (const AdapterPool* pool = opened->runner->adapter_pool())
+    pack = [pool](const Adapter& adapter) { return pool->pack(adapter); };
+#endif
+
   auto impl = std::make_unique<Impl>();
   impl->config = config;
   impl->config.on_progress = {};  // only while open() works
@@ -107,11 +113,6 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
           .eos_tokens = impl->text.eos_tokens(),
           .vocabulary = impl->text.vocabulary(model_config->vocab_size),
           .on_step = config.on_step});
-  std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
-#ifdef BRAID_HAS_CUDA
-  if (const AdapterPool* pool = impl->thread->adapter_pool())
-    pack = [pool](const Adapter& adapter) { return pool->pack(adapter); };
-#endif
   std::error_code unresolved;  // then the path as given has to do
   const auto folder = std::filesystem::canonical(config.model_dir, unresolved);
   impl->store = std::make_unique<AdapterStore>(
@@ -121,7 +122,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineConfig& config) {
           .root = *root,
           .read = {.max_lora_rank = config.max_lora_rank,
                    .base_model_name = base_model_name(unresolved ? config.model_dir : folder)},
-          .pack = pack,
+          .pack = std::move(pack),
           .on_change = [thread = impl->thread.get()] { thread->adapters_changed(); }});
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }

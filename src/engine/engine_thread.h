@@ -65,8 +65,6 @@ class EngineThread {
   // Contents of the adapter slots after the last step.
   std::vector<AdapterHash> hashes_in_slots() const;
   const Runner& runner() const { return *runner_; }
-  // Null on the CPU.
-  const AdapterPool* adapter_pool() const { return runner_->adapter_pool(); }
   int32_t max_context() const { return options_.max_context; }
 
  private:

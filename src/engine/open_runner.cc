@@ -4,6 +4,7 @@
 #include <fstream>
 #include <new>
 
+#include "adapter/adapter_image.h"
 #include "base/check.h"
 #include "base/cuda_error.h"
 #include "checkpoint/weight_source.h"
@@ -76,9 +77,9 @@ Result<OpenedRunner> open_cpu_runner(const EngineConfig& config, const ModelConf
 
 #ifdef BRAID_HAS_CUDA
 
-// What the kernels take: the largest mixture that is tested, what routing sorts in shared memory,
-// and the ranks of factors.
-constexpr int32_t kMaxGpuBatchTokens = 8192, kMaxGpuAdapters = 512, kMaxGpuRank = 256;
+// What the kernels take: the largest mixture that is tested, and what routing sorts in shared
+// memory.
+constexpr int32_t kMaxGpuBatchTokens = 8192, kMaxGpuAdapters = 512;
 
 double gigabytes(size_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 
@@ -165,9 +166,9 @@ std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
   if (config.max_adapters > kMaxGpuAdapters)
     return fmt::format("max_adapters is {}, on a GPU it is at most {}", config.max_adapters,
                        kMaxGpuAdapters);
-  if (config.max_lora_rank > kMaxGpuRank)
+  if (config.max_lora_rank > AdapterImage::kMaxRank)
     return fmt::format("max_lora_rank is {}, on a GPU it is at most {}", config.max_lora_rank,
-                       kMaxGpuRank);
+                       AdapterImage::kMaxRank);
   const bool is_fp8 = config.load_format == LoadFormat::kDummy
                           ? config.dummy_weights == DummyWeights::kFp8
                           : model.quant_method == QuantMethod::kFp8Block128;

@@ -62,8 +62,8 @@ class SamplingBatch {
 // Empty, or how a row's result differs from that of the host's sampler.
 std::string why_wrong(const SamplingCase& row, const SamplingResult& got);
 
-// Logits of one of many kinds (with equals, -inf, all the same, huge, peaked) and parameters of any
-// combination; about one in `neutral` parameters is not neutral.
+// Logits of one of many kinds (with equals, -inf, all the same, huge, peaked) and any combination
+// of parameters.
 SamplingCase random_case(std::mt19937& random, int32_t vocab_size);
 
 }  // namespace braid::test

@@ -54,8 +54,8 @@ __device__ __forceinline__ bool is_end_token(const SamplingRow& asked, int id) {
   return false;
 }
 
-// Bias, penalties, mask and min_tokens, in this order.
-// A call, because rows seldom need it and many places load runs.
+// Bias, penalties, mask and min_tokens, in this order. A call, because rows seldom need it and many
+// places load runs.
 template <class Run>
 __device__ __noinline__ void change_logits(Run run, const SamplingRow& asked, const uint32_t* seen,
                                            bool rules_out_end) {

@@ -25,8 +25,8 @@ struct LogprobRow {
 
 struct RowLogprob {
   int32_t token;  // 0 where status is not kOk
-  SamplingStatus
-      status;  // kOk, with zeros, where nothing was asked; else the row's or its sample's
+  // kOk, with zeros, where nothing was asked; that of the sample where its token was.
+  SamplingStatus status;
   float logprob;
   int32_t rank;  // 1 + number of larger logits
 };

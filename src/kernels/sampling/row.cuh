@@ -167,7 +167,7 @@ class Row {
     return value;
   }
 
-  // f(index) for the runs of this warp that have a logit from `floor` on, with the run in run().
+  // f(index) for the runs of this warp that have a logit from `floor` on, with the run in run_.
   template <class F>
   __device__ __forceinline__ void for_each_run_from(float floor, F&& f) {
     int next = next_run(warp_index(), floor);
@@ -186,6 +186,7 @@ class Row {
   __device__ __forceinline__ void for_each_from(float floor, F&& f) {
     for_each_run_from(floor, [&](int) { run_.for_each(f); });
   }
+
   // A number that at least n logits are not below, or -FLT_MAX where the largest of runs do not
   // tell. 1 <= n <= kRuns. Two barriers of the CTA.
   __device__ float floor_of_largest(int n) {
@@ -280,7 +281,7 @@ class Row {
 };
 
 // The tokens of a row whose logits are chosen, none of them below `floor`, in shared().list.
-// Returns their number, which may be more than fit.
+// Returns their number, or one above kMaxGathered where they do not fit.
 template <class Params, class Chosen>
 __device__ __forceinline__ int gather(Row<Params>& row, float floor, Chosen&& chosen) {
   TokenList& list = row.shared().list;

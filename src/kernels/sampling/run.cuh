@@ -152,8 +152,9 @@ class Run {
   uint32_t parities_ = 0;  // by slot
 };
 
+// The largest logit of a run.
 struct Best {
-  uint64_t key;  // the largest logit and its lowest id; of kNoToken where all are -inf
+  uint64_t key;  // with its lowest id, or kNoToken where all are -inf
   bool has_nan;
 };
 template <class Run>

@@ -17,8 +17,9 @@ namespace braid::kernels {
 // grammar's mask has to wait for the token before it.
 //
 // Against the host. Weights exp((logit - largest) / temperature) are computed in double and rounded
-// to multiples of 2^-45 (the largest weight is 1), so that all sums are sums of integers and exact.
-// A result differs from the host's only where u * total, top_p * total or min_p lies within that
+// to multiples of 2^-45 (the largest weight is 1); the weight of all tokens is summed up in double,
+// in an order that follows from V, and rounded likewise. What is summed after that are integers. A
+// result differs from the host's only where u * total, top_p * total or min_p lies within that
 // rounding of a boundary between two tokens. A row's result is a function of the row alone: not of
 // other rows, of their number, or of timing.
 //
@@ -40,8 +41,8 @@ struct LogitBias {
   float bias;
 };
 
-// What is asked of one row; a neutral value of each field costs nothing. Pointers are to device
-// memory that the engine owns and that stays as it is while the launch runs.
+// What is asked of one row; a row pays for what it asks. Pointers are to device memory that the
+// engine owns and that stays as it is while the launch runs.
 struct SamplingRow {
   bool samples = false;      // false: nothing; the row pads a graph, or its token is known
   float temperature = 1.0f;  // >= 0, finite; 0 takes the largest logit, the lowest id of equals
@@ -87,7 +88,8 @@ struct SampleParams {
   // it. Always a valid id, 0 where status is not kOk.
   int32_t* newest_token = nullptr;
   // [penalty slots, V], or null where all rows have penalty_slot -1. kSeenInPrompt: the token is in
-  // the prompt; the other bits: how often it is in the reply. Picking a token counts it.
+  // the prompt; the other bits: how often it is in the reply. Picking a token counts it. Slots are
+  // for requests with penalties only; launch_count_seen() fills one.
   uint32_t* seen = nullptr;
   void* scratch = nullptr;  // [L, kScratchBytesPerRow], 16-byte aligned, free before and after
   int32_t num_rows = 0;     // L, 0 launches nothing
@@ -108,9 +110,9 @@ struct CountSeenParams {
 std::string why_unsupported(const SampleParams& p);
 std::string why_unsupported(const CountSeenParams& p);
 
-// Enqueue on stream, never synchronise, never allocate: safe under graph capture. The rows may
-// differ from replay to replay, their number may not. Throw InternalError if why_unsupported is not
-// empty, CudaError if the launch is refused.
+// Enqueue on stream, never synchronise, never allocate: safe under graph capture. launch_sample is
+// two kernels. The rows may differ from replay to replay, their number may not. Throw InternalError
+// if why_unsupported is not empty, CudaError if the launch is refused.
 void launch_sample(const SampleParams& p, CudaStream stream);
 void launch_count_seen(const CountSeenParams& p, CudaStream stream);
 
