@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "apps/table.h"
+#include "base/json.h"
 
 namespace braid::apps {
 namespace {

@@ -2,6 +2,7 @@
 
 #include "apps/commands.h"
 #include "base/file.h"
+#include "base/json.h"
 
 namespace braid::apps {
 

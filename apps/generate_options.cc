@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "base/json.h"
 #include "base/result.h"
 #include "text/utf8.h"
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "apps/sampling_json.h"
+#include "base/json.h"
 
 namespace braid::apps {
 namespace {

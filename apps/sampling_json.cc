@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/json.h"
 #include "engine/sampler.h"
 #include "server/json_fields.h"
 

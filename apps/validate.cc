@@ -7,6 +7,7 @@
 
 #include "apps/commands.h"
 #include "apps/terminal.h"
+#include "base/json.h"
 
 namespace braid::apps {
 namespace {

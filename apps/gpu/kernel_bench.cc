@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "device/read_rate.h"
 #include "kernels/moe_gemm/dummy.h"
 

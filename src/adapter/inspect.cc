@@ -7,6 +7,7 @@
 
 #include "adapter/adapter_file.h"
 #include "adapter/lora_tensor_name.h"
+#include "base/json.h"
 
 namespace braid {
 namespace {

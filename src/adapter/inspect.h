@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "adapter/lora_config.h"
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 
 namespace braid {

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/file.h"
+#include "base/json.h"
 
 namespace braid {
 namespace {

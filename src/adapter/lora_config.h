@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/result.h"
 
 namespace braid {

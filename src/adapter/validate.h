@@ -4,7 +4,7 @@
 #include <string>
 
 #include "adapter/peft_reader.h"
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 
 namespace braid {

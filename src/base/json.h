@@ -5,11 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "base/json_fwd.h"
 #include "base/result.h"
 
 namespace braid {
-
-using Json = nlohmann::json;
 
 struct JsonLimits {
   size_t max_bytes = size_t{64} << 20;

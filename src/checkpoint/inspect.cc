@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "checkpoint/weight_source.h"
 
 namespace braid {

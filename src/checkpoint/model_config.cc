@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "checkpoint/quant_config.h"
 #include "checkpoint/safetensors_header.h"
 

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "base/json.h"
 #include "checkpoint/safetensors_header.h"
 
 namespace braid {

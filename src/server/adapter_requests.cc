@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "server/base64.h"
 #include "server/generation_request.h"
 #include "server/json_fields.h"

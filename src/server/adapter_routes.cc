@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/json.h"
 #include "server/adapter_requests.h"
 #include "server/http/exchange.h"
 #include "server/json_fields.h"

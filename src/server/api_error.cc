@@ -1,5 +1,6 @@
 #include "server/api_error.h"
 
+#include "base/json.h"
 #include "server/json_text.h"
 
 namespace braid::server {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/json.h"
 #include "server/openai_frame.h"
 #include "server/token_names.h"
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/json.h"
 #include "server/json_text.h"
 #include "server/reply_format.h"
 #include "server/token_names.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "braid/engine.h"
 #include "server/api_error.h"
 #include "server/backend.h"

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/json.h"
 #include "server/adapter_choice.h"
 #include "server/generation.h"
 #include "server/http/exchange.h"

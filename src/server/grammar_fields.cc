@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/json.h"
 #include "server/json_text.h"
 
 namespace braid::server {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "base/json.h"
 #include "server/adapter_choice.h"
 #include "server/generation.h"
 #include "server/http/exchange.h"

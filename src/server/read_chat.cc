@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "server/generation_request.h"
 #include "server/json_text.h"
 #include "server/request_fields.h"

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/json.h"
 #include "server/generation_request.h"
 #include "server/request_fields.h"
 #include "server/sampling_fields.h"

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "server/token_names.h"
 
 namespace braid::server {

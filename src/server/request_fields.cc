@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/json.h"
 #include "server/sampling_fields.h"
 
 namespace braid::server {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "base/json.h"
 #include "server/json_text.h"
 
 namespace braid::server {

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/json.h"
 #include "server/grammar_fields.h"
 
 namespace braid::server {

@@ -3,7 +3,7 @@
 #include <span>
 #include <string_view>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 
 namespace braid::server {
 

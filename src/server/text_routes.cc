@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "server/http/exchange.h"
 #include "server/json_fields.h"
 #include "server/json_text.h"

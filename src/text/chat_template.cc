@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/result.h"
 #include "text/jinja/interpreter.h"
 #include "text/jinja/json_value.h"

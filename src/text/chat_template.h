@@ -8,7 +8,6 @@
 #include <string>
 #include <string_view>
 
-#include "base/json.h"
 #include "base/result.h"
 #include "text/marked_text.h"
 

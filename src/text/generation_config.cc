@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/json.h"
 #include "text/json_fields.h"
 
 namespace braid::text {

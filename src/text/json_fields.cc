@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "base/json.h"
+
 namespace braid::text {
 namespace {
 

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/json.h"
 #include "text/json_fields.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_data.h"

@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "base/json.h"
 #include "text/byte_alphabet.h"
 #include "text/json_fields.h"
 #include "text/tokenizer.h"

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/json.h"
 #include "text/byte_alphabet.h"
 #include "text/json_fields.h"
 #include "text/tokenizer.h"

@@ -10,6 +10,7 @@
 
 #include "adapter/peft_reader.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "tests/adapter/adapter_builder.h"
 
 namespace braid::test {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <ostream>
 
+#include "base/json.h"
 #include "tests/adapter/adapter_builder.h"
 
 namespace braid::test {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "adapter/inspect.h"
+#include "base/json.h"
 #include "tests/adapter/adapter_builder.h"
 
 namespace braid::test {

@@ -16,6 +16,7 @@
 #include <stdexcept>
 
 #include "base/file.h"
+#include "base/json.h"
 
 extern char** environ;
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "apps/request_lines.h"
+#include "base/json.h"
 
 namespace braid::apps {
 namespace {

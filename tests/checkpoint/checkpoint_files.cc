@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "base/bf16.h"
+#include "base/json.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/weight_table.h"
 

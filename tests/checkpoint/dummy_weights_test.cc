@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/json.h"
 #include "checkpoint/weight_source.h"
 #include "tests/checkpoint/checkpoint_files.h"
 

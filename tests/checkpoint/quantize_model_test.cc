@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/inspect.h"
 #include "checkpoint/weight_source.h"
 #include "quant/fp8_block.h"

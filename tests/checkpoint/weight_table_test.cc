@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "base/json.h"
 #include "tests/checkpoint/checkpoint_files.h"
 
 namespace braid {

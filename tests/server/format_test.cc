@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "server/reply_format.h"
 #include "tests/server/null_backend.h"
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "server/adapter_choice.h"
 #include "server/auth.h"
 #include "server/base64.h"

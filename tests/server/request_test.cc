@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "server/generation_request.h"
 #include "tests/server/null_backend.h"
 

@@ -6,6 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "base/json.h"
+
 namespace braid::test {
 namespace {
 

@@ -6,6 +6,8 @@
 
 #include <ostream>
 
+#include "base/json.h"
+
 namespace braid::text {
 namespace {
 

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "tests/text/golden_files.h"
 #include "text/detokenizer.h"
 #include "text/tiktoken.h"

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/json.h"
 
 namespace braid::text {
 namespace {

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/json.h"
 #include "text/jinja/json_value.h"
 #include "text/jinja/strings.h"
 
