@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "apps/terminal.h"
-#include "base/json_fwd.h"
+#include "base/json.h"
 #include "braid/engine.h"
 
 namespace braid::apps {
