@@ -79,6 +79,8 @@ void DeviceBuffer::fill(uint8_t byte) {
 }
 void DeviceBuffer::upload_bytes(const void* from, size_t bytes) {
   check(cudaMemcpy(data_, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy to the device");
+  // A copy of a few pages may return while it is under way, and our streams do not wait for it.
+  check(cudaStreamSynchronize(cudaStreamLegacy), "cudaMemcpy to the device");
 }
 void DeviceBuffer::download_bytes(void* to, size_t bytes, size_t offset) const {
   check(cudaMemcpy(to, as<uint8_t>() + offset, bytes, cudaMemcpyDeviceToHost),

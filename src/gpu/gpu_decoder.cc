@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/elementwise/elementwise_bf16.h"
+#include "model/rope.h"
 
 namespace braid {
 namespace {
@@ -49,13 +50,7 @@ GpuDecoder::GpuDecoder(const ModelConfig& config, const GpuWeights& weights,
       kv_shape_(kv_shape),
       num_sms_(device_facts().num_sms),
       max_lora_rank_(max_lora_rank) {
-  std::vector<float> inv_freq;
-  const int32_t half = config.head_dim / 2;
-  for (int32_t i = 0; i < half; ++i) {
-    inv_freq.push_back(
-        static_cast<float>(std::pow(config.rope_theta, -static_cast<double>(i) / half)));
-  }
-  inv_freq_ = DeviceBuffer::of(inv_freq);
+  inv_freq_ = DeviceBuffer::of(rope_inv_freq(config));
   kv_ = DeviceBuffer(kv_shape.bytes_per_block() * static_cast<size_t>(kv_shape.num_blocks));
 
   const int64_t tokens = limits.max_tokens, hidden = weights.moe.hidden_size;
@@ -107,20 +102,19 @@ void GpuDecoder::enqueue(const StepShape& shape, const StepInputs& inputs,
        .adapter_slot_of_token = adapters == nullptr ? nullptr : inputs.adapter_slot_of_token()},
       stream);
   tap(-1, "embedding", residual_);
+  norm(step, norm_after(-1), /*add_delta=*/false);
   for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
-    const GpuLayer& weights = weights_.layers[static_cast<size_t>(layer)];
-    norm(step, weights.input_norm, layer > 0);
     tap(layer, "attention_in", normed_);
     attention(step, layer);
-    norm(step, weights.post_attention_norm, true);
+    norm(step, weights_.layers[static_cast<size_t>(layer)].post_attention_norm, true);
     tap(layer, "mlp_in", normed_);
     if (config_.is_moe_layer[static_cast<size_t>(layer)]) {
       mixture(step, layer);
     } else {
       dense_mlp(step, layer);
+      norm(step, norm_after(layer), true);
     }
   }
-  norm(step, weights_.final_norm, true);
   tap(-1, "final_norm", normed_);
   if (shape.num_logits == 0) return;
 
@@ -143,6 +137,11 @@ void GpuDecoder::enqueue(const StepShape& shape, const StepInputs& inputs,
           .y_float = logits_.as<float>(),
           .y_stride = logits_stride()},
          stream);
+}
+
+const DeviceBuffer& GpuDecoder::norm_after(int32_t layer) const {
+  const auto next = static_cast<size_t>(layer + 1);
+  return next < weights_.layers.size() ? weights_.layers[next].input_norm : weights_.final_norm;
 }
 
 void GpuDecoder::norm(const Launch& step, const DeviceBuffer& weight, bool add_delta) {
@@ -264,7 +263,12 @@ void GpuDecoder::mixture(const Launch& step, int32_t layer) {
       .sizes = weights_.moe,
       .num_tokens = num_tokens,
       .x = normed_.as<Bf16>(),
-      .y = delta_.as<Bf16>(),
+      .y = tap_ ? delta_.as<Bf16>() : nullptr,
+      .norm = {.residual = residual_.as<Bf16>(),
+               .weight = norm_after(layer).as<Bf16>(),
+               .y = normed_.as<Bf16>(),
+               .mean_size = config_.hidden_size,
+               .eps = config_.rms_norm_eps},
       .logits = router_logits_.as<float>(),
       .topk_ids = topk_ids_.as<int32_t>(),
       .norm_topk_prob = config_.norm_topk_prob,

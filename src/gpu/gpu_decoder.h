@@ -83,10 +83,12 @@ class GpuDecoder {
     int64_t y_stride = 0;
   };
 
+  // The weight of the norm behind a layer, -1 for the embedding: the next layer's, or the last one.
+  const DeviceBuffer& norm_after(int32_t layer) const;
   void norm(const Launch& step, const DeviceBuffer& weight, bool add_delta);
   void linear(const Linear& l, CudaStream stream);
   void attention(const Launch& step, int32_t layer);
-  void mixture(const Launch& step, int32_t layer);
+  void mixture(const Launch& step, int32_t layer);  // and the norm behind it
   void dense_mlp(const Launch& step, int32_t layer);
   kernels::PagedKv paged_kv(int32_t layer) const;
   void tap(int32_t layer, std::string_view what, const DeviceBuffer& rows) const {

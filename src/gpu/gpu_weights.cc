@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 
+#include "adapter/adapter_image.h"
 #include "base/check.h"
 #include "kernels/attention/attention_bf16.h"
 #include "kernels/linear/pack.h"
@@ -283,10 +284,7 @@ class Loader {
 }  // namespace
 
 kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config) {
-  return {.hidden_size = padded(config.hidden_size),
-          .moe_intermediate_size = padded(config.moe_intermediate_size),
-          .num_experts = config.num_experts,
-          .top_k = config.top_k};
+  return adapter_shapes(config).moe;
 }
 
 std::string why_not_on_gpu(const ModelConfig& config) {

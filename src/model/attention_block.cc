@@ -4,18 +4,13 @@
 #include <cmath>
 
 #include "model/buffer.h"
+#include "model/rope.h"
 #include "ops/ops.h"
 
 namespace braid {
 
-AttentionBlock::AttentionBlock(const ModelConfig& config) : config_(config) {
-  const int32_t half = config_.head_dim / 2;
-  for (int32_t i = 0; i < half; ++i) {
-    // In double and rounded once; transformers' float arithmetic is an ulp off in places.
-    inv_freq_.push_back(
-        static_cast<float>(std::pow(config_.rope_theta, -static_cast<double>(i) / half)));
-  }
-}
+AttentionBlock::AttentionBlock(const ModelConfig& config)
+    : config_(config), inv_freq_(rope_inv_freq(config)) {}
 
 void AttentionBlock::run(const Step& step, const AttentionWeights& weights, int32_t layer,
                          const float* x, float* out) {

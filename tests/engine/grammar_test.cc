@@ -1,6 +1,7 @@
 // Grammars in the engine: masks in the sampler, ends, limits. The grammars themselves are tested in
 // tests/grammar.
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

@@ -2,6 +2,7 @@
 
 #include "adapter/adapter_pool.h"
 
+#include <algorithm>
 #include <gtest/gtest.h>
 
 #include <cstring>

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention/attention_bf16.h"
+#include "kernels/common/mbarrier.cuh"
 
 namespace braid::kernels {
 
@@ -19,7 +20,9 @@ struct DecodeConfig {
   // a time are faster (docs/kernels/attention.md).
   static constexpr bool kSmallSums = kHeadTiles == 1 && kDim <= 128;
   static constexpr int kConsumers = kSmallSums && kFormat == KvFormat::kBf16 ? 8 : 4;  // warps
-  static constexpr int kThreads = 32 * (kConsumers + 1);
+  // One thread starts two copies in 0.3 us, which is too slow for an SM's share of memory.
+  static constexpr int kProducers = kConsumers / 2;  // warps
+  static constexpr int kThreads = 32 * (kConsumers + kProducers);
   static constexpr int kStageKeys = 16;
   static constexpr int kPieceBytes =
       kStageKeys * kDim * static_cast<int>(element_bytes(kFormat));  // of keys or of values
@@ -27,7 +30,7 @@ struct DecodeConfig {
   static constexpr int kRow = kDim + 4;
   static constexpr int kJoinBytes = kConsumers * kHeads * kRow * 4;
   static constexpr int kCtasPerSm =
-      kSmallSums ? (kFormat == KvFormat::kBf16 ? 1 : 3) : (kJoinBytes > 30 * 1024 ? 1 : 2);
+      kSmallSums ? (kFormat == KvFormat::kBf16 ? 1 : 2) : (kJoinBytes > 30 * 1024 ? 1 : 2);
   static constexpr bool kQInShared = kDim * kHeadTiles > 256;  // not in registers
   static constexpr int kQBytes = kQInShared ? kHeads * kDim * 2 : 16;
   static constexpr int kSharedBytes = 227 * 1024 / kCtasPerSm - 1024;
@@ -40,13 +43,14 @@ struct DecodeConfig {
   static_assert(kStages >= 2 * kConsumers);
 };
 
-// What the producer tells the others about a unit.
+// What the first producer tells the others about a unit.
 struct DecodeUnit {
   int32_t sequence;  // -1: there are no more
   int32_t token;
   int32_t kv_head;
   int32_t split;
   int32_t num_splits;  // of the sequence
+  int32_t first_key;
   int32_t num_keys;
 
   // As many for each of `num_warps` warps: the last ones may have no keys.
@@ -56,6 +60,9 @@ struct DecodeUnit {
   }
 };
 
+// Units between the first producer and those who are slowest.
+inline constexpr int kUnitSlots = 4;
+
 template <class Config>
 struct DecodeShared {
   alignas(128) uint8_t ring[Config::kStages][2][Config::kPieceBytes];  // keys, values
@@ -63,10 +70,21 @@ struct DecodeShared {
   alignas(16) uint4 q[Config::kQBytes / 16];  // as the lanes read it
   float2 max_and_sum[Config::kConsumers][Config::kHeads];
   uint64_t full[Config::kStages], empty[Config::kStages];
-  uint64_t unit_full[2], unit_empty[2];
-  DecodeUnit units[2];
+  uint64_t unit_full[kUnitSlots], unit_empty[kUnitSlots];
+  DecodeUnit units[kUnitSlots];
   int32_t first_unit[kMaxAttentionSequences + 1];  // split 0 of a sequence, for one KV head
   int32_t is_last;
 };
+
+// Unit `index` of the CTA, by one warp.
+template <class Config>
+__device__ __forceinline__ DecodeUnit take_unit(DecodeShared<Config>& shared, int index, int lane) {
+  const int slot = index % kUnitSlots;
+  mbarrier_wait(&shared.unit_full[slot], index / kUnitSlots % 2);
+  const DecodeUnit u = shared.units[slot];
+  __syncwarp();
+  if (lane == 0) mbarrier_arrive(&shared.unit_empty[slot]);
+  return u;
+}
 
 }  // namespace braid::kernels

@@ -2,10 +2,10 @@
 
 // Decode attention: one query a sequence, every SM busy with a share of the keys.
 //
-// A unit is one KV head of one sequence over keys_per_split() of its keys. A CTA's producer warp
-// streams units' keys and values, 16 keys a stage, through a ring; its other warps take stages in
-// turn, each with sums of its own, and join them at the unit's end. The CTA that ends a sequence's
-// last unit joins the units.
+// A unit is one KV head of one sequence over keys_per_split() of its keys. A CTA's producer
+// warps stream units' keys and values, 16 keys a stage, through a ring; its other warps take stages
+// in turn, each with sums of its own, and join them at the unit's end. The CTA that ends a
+// sequence's last unit joins the units.
 //
 // Keys lie on the rows of the tensor cores' tiles and the heads of a group on the columns, so that
 // 8 heads share one pass over the keys:
@@ -29,15 +29,15 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void attentio
       mbarrier_init(&shared.full[i], 1);
       mbarrier_init(&shared.empty[i], 1);
     }
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kUnitSlots; ++i) {
       mbarrier_init(&shared.unit_full[i], 1);
-      mbarrier_init(&shared.unit_empty[i], Config::kConsumers);
+      mbarrier_init(&shared.unit_empty[i], Config::kConsumers + Config::kProducers - 1);
     }
     mbarrier_init_fence();
   }
   __syncthreads();
-  if (warp == Config::kConsumers) {
-    decode_produce(p, workspace, shared, lane);
+  if (warp >= Config::kConsumers) {
+    decode_produce(p, workspace, shared, warp - Config::kConsumers, lane);
   } else {
     DecodeConsumer<Config>(p, workspace, shared, warp, lane).run();
   }

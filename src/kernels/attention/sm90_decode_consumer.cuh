@@ -7,6 +7,7 @@
 #include "kernels/attention/decode_units.cuh"
 #include "kernels/attention/kv_elements.cuh"
 #include "kernels/common/bulk_copy.cuh"
+#include "kernels/common/counter.cuh"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/matrix_move.cuh"
 #include "kernels/common/mbarrier.cuh"
@@ -95,11 +96,7 @@ class DecodeConsumer {
   }
 
   __device__ __forceinline__ DecodeUnit take_unit(int index) {
-    mbarrier_wait(&shared_.unit_full[index % 2], index / 2 % 2);
-    const DecodeUnit u = shared_.units[index % 2];
-    __syncwarp();
-    if (lane_ == 0) mbarrier_arrive(&shared_.unit_empty[index % 2]);
-    return u;
+    return braid::kernels::take_unit(shared_, index, lane_);
   }
 
   __device__ __forceinline__ void load_q(const DecodeUnit& u) {
@@ -152,7 +149,7 @@ class DecodeConsumer {
       for (int i = num_keys * kWordsPerKey + lane_; i < Config::kStageKeys * kWordsPerKey; i += 32)
         reinterpret_cast<uint32_t*>(values)[i] = 0;
       // Before the copy engine writes there again.
-      fence_proxy_async();
+      fence_proxy_async_shared();
       __syncwarp();
     }
 
@@ -291,8 +288,7 @@ class DecodeConsumer {
     pending_unit_ = u;
     if (threadIdx.x == 0) {
       // What all of the CTA wrote before the barrier.
-      __threadfence();
-      splits_done_before_ = atomicAdd(workspace_.splits_done + rows_of_head, 1);
+      splits_done_before_ = fetch_count_release(workspace_.splits_done + rows_of_head);
     }
   }
 

@@ -29,10 +29,14 @@ __device__ __forceinline__ void bulk_prefetch_l2(const void* global, uint32_t by
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 }
 
-// Orders this thread's earlier view of memory before its later bulk copies, which read through
-// another proxy.
-__device__ __forceinline__ void fence_proxy_async() {
-  asm volatile("fence.proxy.async;" ::: "memory");
+// Order this thread's earlier view of global or of the CTA's shared memory before later accesses
+// through the asynchronous proxy: bulk copies, wgmma. Without a state space the fence waits for all
+// that is under way to memory, half a microsecond and more.
+__device__ __forceinline__ void fence_proxy_async_global() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+__device__ __forceinline__ void fence_proxy_async_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 }  // namespace braid::kernels

@@ -6,29 +6,7 @@
 
 namespace braid::kernels {
 
-// CTAs of a cluster and their shared memory. PTX ISA 8.x, "barrier.cluster", "mapa", "st.async". A
-// CTA that was not launched in a cluster is alone in one.
-
-__device__ __forceinline__ int cluster_rank() {
-  uint32_t rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return static_cast<int>(rank);
-}
-
-// Waits for all threads of the cluster; what they wrote to each other's shared memory can be seen.
-__device__ __forceinline__ void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-// Where a variable of this CTA's shared memory lies in that of another CTA, which must have started
-// and not yet left.
-template <class T>
-__device__ __forceinline__ T* in_cta(T* shared, int rank) {
-  uint64_t address;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(shared), "r"(rank));
-  return reinterpret_cast<T*>(address);
-}
+// CTAs of a cluster and their shared memory. PTX ISA 8.x, "barrier.cluster", "mapa", "st.async".
 
 // Returns when all threads of the cluster that have not ended have come. It orders nothing but
 // barriers that were made before (mbarrier_init_fence): ordering all of memory would wait for

@@ -1,10 +1,11 @@
-// Norm, embedding and SwiGLU's middle: 16 bytes a thread, bound by memory or by the launch.
+// Norm, embedding and SwiGLU's middle, bound by memory or by the launch.
 
 #include "base/ids.h"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
 #include "kernels/common/mma.cuh"
 #include "kernels/elementwise/enqueue.h"
+#include "kernels/elementwise/norm_row.cuh"
 
 namespace braid::kernels {
 namespace {
@@ -37,67 +38,28 @@ __device__ __forceinline__ const uint4* chunks_of_row(const Bf16* rows, int64_t 
   return reinterpret_cast<const uint4*>(rows + row * stride);
 }
 
-constexpr int kNormThreads = 256, kNormWarps = kNormThreads / 32;
-
-// One token a CTA; a thread keeps kChunks times 8 elements in registers.
+// One token a CTA.
 template <int kChunks>
-__global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(
+__global__ __launch_bounds__(kMaxNormThreads) void rms_norm_kernel(
     const __grid_constant__ RmsNormBf16Params p) {
-  const int hidden = p.hidden_size, chunks = hidden / 8;
-  uint4* const residual = chunks_of_row(p.residual, blockIdx.x, hidden);
-  const uint4* const weight = chunks_of_row(p.weight, 0, 0);
-  uint4* const y = chunks_of_row(p.y, blockIdx.x, hidden);
-  uint4 w[kChunks];
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const int i = threadIdx.x + c * kNormThreads;
-    if (i < chunks) w[c] = __ldg(weight + i);
-  }
+  const int hidden = p.hidden_size, fours = hidden / 4;
+  uint2* const residual = fours_of_row(p.residual, blockIdx.x, hidden);
+  NormRow<kChunks> row;
+  row.load_weight(p.weight, fours);
   let_next_kernel_start();
   wait_for_previous_kernel();
-
-  // --- residual + delta, and the squares of what is stored ---
-  Floats8 x[kChunks];
-  float squares = 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    const int i = threadIdx.x + c * kNormThreads;
-    if (i >= chunks) continue;
-    uint4 stored = __ldcg(residual + i);
-    x[c] = to_floats(stored);
-    if (p.delta != nullptr) {
-      const Floats8 delta = to_floats(__ldcg(chunks_of_row(p.delta, blockIdx.x, hidden) + i));
-#pragma unroll
-      for (int e = 0; e < 8; ++e) x[c].x[e] += delta.x[e];
-      stored = to_bf16(x[c]);
-      residual[i] = stored;
-      x[c] = to_floats(stored);
+    if (!row.has(c, fours)) continue;
+    const int i = row.at(c);
+    if (p.delta == nullptr) {
+      row.x[c] = floats_of(__ldcg(residual + i));
+    } else {
+      row.add(residual, c, __ldcg(fours_of_row(p.delta, blockIdx.x, hidden) + i));
     }
-#pragma unroll
-    for (int e = 0; e < 8; ++e) squares = fmaf(x[c].x[e], x[c].x[e], squares);
   }
-
-  // --- their sum, in a fixed order ---
-  __shared__ float warp_squares[kNormWarps];
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) squares += __shfl_xor_sync(~0u, squares, step);
-  if (threadIdx.x % 32 == 0) warp_squares[threadIdx.x / 32] = squares;
-  __syncthreads();
-  float total = 0;
-#pragma unroll
-  for (const float of_warp : warp_squares) total += of_warp;
-  const int mean_size = p.mean_size > 0 ? p.mean_size : hidden;
-  const float scale = rsqrtf(total / static_cast<float>(mean_size) + p.eps);
-
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const int i = threadIdx.x + c * kNormThreads;
-    if (i >= chunks) continue;
-    const Floats8 f = to_floats(w[c]);
-#pragma unroll
-    for (int e = 0; e < 8; ++e) x[c].x[e] *= scale * f.x[e];
-    y[i] = to_bf16(x[c]);
-  }
+  row.store(fours_of_row(p.y, blockIdx.x, hidden), fours, p.eps,
+            p.mean_size > 0 ? p.mean_size : hidden);
 }
 
 constexpr int kThreads = 256;
@@ -163,7 +125,9 @@ __global__ __launch_bounds__(kThreads) void silu_mul_kernel(
 template <int kChunks>
 void launch_norm(const RmsNormBf16Params& p, CudaStream stream) {
   launch("rms_norm", rms_norm_kernel<kChunks>,
-         {.grid = dim3(static_cast<unsigned>(p.num_tokens)), .cta = dim3(kNormThreads)}, stream, p);
+         {.grid = dim3(static_cast<unsigned>(p.num_tokens)),
+          .cta = dim3(static_cast<unsigned>(norm_shape(p.hidden_size).threads))},
+         stream, p);
 }
 
 }  // namespace
@@ -171,12 +135,17 @@ void launch_norm(const RmsNormBf16Params& p, CudaStream stream) {
 namespace internal {
 
 void enqueue_rms_norm(const RmsNormBf16Params& p, CudaStream stream) {
-  const int chunks = (p.hidden_size / 8 + kNormThreads - 1) / kNormThreads;
-  static_assert(kMaxNormHidden == 8 * 8 * kNormThreads);
-  if (chunks <= 1) return launch_norm<1>(p, stream);
-  if (chunks <= 2) return launch_norm<2>(p, stream);
-  if (chunks <= 4) return launch_norm<4>(p, stream);
-  return launch_norm<8>(p, stream);
+  static_assert(norm_shape(kMaxNormHidden).chunks == 8);
+  switch (norm_shape(p.hidden_size).chunks) {
+    case 1:
+      return launch_norm<1>(p, stream);
+    case 2:
+      return launch_norm<2>(p, stream);
+    case 4:
+      return launch_norm<4>(p, stream);
+    default:
+      return launch_norm<8>(p, stream);
+  }
 }
 
 void enqueue_embedding(const EmbeddingBf16Params& p, CudaStream stream) {

@@ -54,9 +54,6 @@ constexpr int32_t shrink_column(int32_t step, int32_t j) {
 constexpr int64_t shrink_bytes(int32_t in, int32_t total_rank) {
   return int64_t{num_shrink_chunks(in)} * kShrinkColumns * 2 * total_rank;
 }
-// Rows of A that one CTA multiplies at a time.
-inline constexpr int32_t kSlabRows = 32;
-
 // B of a slice: 16 rows at a time, in them steps of 16 ranks, a last one of 8.
 constexpr int64_t expand_bytes(int32_t rows, int32_t rank) {
   return int64_t{(rows + 15) / 16 * 16} * rank * 2;

@@ -137,7 +137,7 @@ class LinearConsumer {
   __device__ __forceinline__ void wait_full(const RingPlace& place) const {
     mbarrier_wait(&shared_.full[place.stage], place.parity);
     // The loaders' x has to be seen by the tensor cores' way to memory.
-    if constexpr (!Config::kFp8) fence_proxy_async();
+    if constexpr (!Config::kFp8) fence_proxy_async_shared();
     wgmma_fence();
   }
 

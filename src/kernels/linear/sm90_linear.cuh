@@ -59,8 +59,7 @@ struct LinearConfig {
 
   static constexpr int kMostParts = 8;
   // Of a shrink, of 8 warps and of the cluster, where a CTA of the others has its ring.
-  static constexpr int kShrinkSumBytes =
-      (8 + kMostParts) * (kSlabRows / 16) * (kMaxRunRows / 8) * 512;
+  static constexpr int kShrinkSumBytes = (8 + kMostParts) * (kMaxRunRows / 8) * 512;
   // 228 kB an SM, of which the system takes 1 kB a CTA.
   static constexpr int kSharedBytes = (228 / kCtasPerSm - 1) * 1024;
 };

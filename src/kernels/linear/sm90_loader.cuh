@@ -27,7 +27,8 @@ template <class Config>
 __device__ __forceinline__ void quantize_x(const LinearBf16Params& p, const LinearGrid& grid,
                                            LinearShared<Config>& shared, const LinearTile& tile,
                                            int warp, int lane) {
-  constexpr int kWarps = Config::kThreads / 32, kBatch = 8;
+  // A warp has up to 4 of 8 tokens, and of 16 up to 8.
+  constexpr int kWarps = Config::kThreads / 32, kBatch = Config::kTokens / 2;
   const int num_rows = min(Config::kTokens, p.num_tokens - tile.token_tile * Config::kTokens);
   const int num_groups = num_rows * (tile.end_k - tile.first_k);
   // A division by the number of rows, exact for products below 65,536.
@@ -54,7 +55,7 @@ __device__ __forceinline__ void quantize_x(const LinearBf16Params& p, const Line
       if (lane == 0) shared.x_scale(grid, i)[row] = q.scale;
     }
   }
-  fence_proxy_async();
+  fence_proxy_async_shared();
 }
 
 template <class Config>

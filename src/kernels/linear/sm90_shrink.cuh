@@ -1,7 +1,7 @@
 #pragma once
 
 // u = s * x A^T by runs, in the CTAs in front of the linear kernel's grid. A's fragments and x go
-// straight from memory to registers; warps share the columns of each part.
+// straight from memory to registers; eight warps share the columns of each part.
 
 #include <cuda_bf16.h>
 
@@ -9,12 +9,83 @@
 #include "kernels/common/matrix_move.cuh"
 #include "kernels/common/mma.cuh"
 #include "kernels/linear/sm90_consumer.cuh"
-#include "kernels/linear/sm90_linear.cuh"
 
 namespace braid::kernels {
 
-// Work is handed out by a run and every kSlabGroups-th slab of A.
-inline constexpr int kSlabGroups = 2;
+inline constexpr int kShrinkWarps = 8;
+
+// Rows 16 t and following of an adapter's A, which has `all_ranks`; the last tile may have 8.
+struct FactorTile {
+  const uint8_t* a;
+  int ranks;
+
+  __device__ FactorTile(const LinearAdapterSlot& slot, int num_chunks, int t)
+      : a(slot.shrink + int64_t{num_chunks} * (kShrinkColumns * 2 * 16) * t),
+        ranks(min(16, total_rank(slot) - 16 * t)) {}
+};
+
+// A lane's part of a chunk of columns: of A, and of 8 tokens a column tile.
+template <int kColumnTiles>
+struct ShrinkChunk {
+  uint4 a[4];
+  uint4 x[kColumnTiles][2];
+
+  // Zeros for a chunk that is not there.
+  __device__ __forceinline__ void load_factors(const FactorTile& tile, int chunk, int end_chunk,
+                                               int lane) {
+    const uint8_t* const fragments = tile.a + chunk * (128 * tile.ranks);
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      a[s] = make_uint4(0, 0, 0, 0);
+      if (chunk < end_chunk)
+        a[s] = load_factor<1>(fragments + 32 * tile.ranks * s, lane, tile.ranks == 16);
+    }
+  }
+
+  // token[j]: the lane's of column tile j, -1 for none.
+  __device__ __forceinline__ void load_x(const LinearBf16Params& p,
+                                         const int (&token)[kColumnTiles], int chunk, int end_chunk,
+                                         int lane) {
+    const int column = chunk * kShrinkColumns + 16 * (lane % 4);
+#pragma unroll
+    for (int j = 0; j < kColumnTiles; ++j) {
+      const bool there = chunk < end_chunk && token[j] >= 0 && column < p.shape.in;
+      const auto* const from =
+          reinterpret_cast<const uint4*>(p.x + (there ? token[j] * p.x_stride + column : 0));
+#pragma unroll
+      for (int i = 0; i < 2; ++i) x[j][i] = there ? from[i] : make_uint4(0, 0, 0, 0);
+    }
+  }
+
+  // d += A x.
+  __device__ __forceinline__ void multiply(float (&d)[kColumnTiles][4]) const {
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        const uint4 four = x[j][s / 2];
+        mma_m16n8k16(d[j], a[s], s % 2 == 0 ? four.x : four.z, s % 2 == 0 ? four.y : four.w);
+      }
+    }
+  }
+};
+
+// Ranks 16 t and following of a lane's two tokens, scaled and rounded: a pair of tokens becomes a
+// pair of ranks. x: of ranks 2 q and the next (q = lane % 4) of token lane / 4; y: those 8 further.
+__device__ __forceinline__ uint2 scaled_ranks(const LinearAdapterSlot& slot, int t,
+                                              const float (&d)[4]) {
+  // Eight ranks are of one slice.
+  const auto scaling_of = [&](int r) {
+    const int slice = r < slot.rank[0] ? 0 : r < slot.rank[0] + slot.rank[1] ? 1 : 2;
+    return slot.scaling[slice];
+  };
+  const float upper = scaling_of(16 * t), lower = scaling_of(min(16 * t + 8, total_rank(slot) - 8));
+  return make_uint2(transpose_8x8(pack_bf16(d[0] * upper, d[1] * upper)),
+                    transpose_8x8(pack_bf16(d[2] * lower, d[3] * lower)));
+}
+
+// Work is handed out by a run and every kTileGroups-th 16 rows of A.
+inline constexpr int kTileGroups = 4;
 
 template <class Config>
 class LinearShrink {
@@ -32,18 +103,18 @@ class LinearShrink {
   __device__ __forceinline__ void run() {
     const int num_runs = *p_.order.num_runs;
 #pragma unroll 1
-    for (int unit = blockIdx.x / grid_.cluster; unit < num_runs * kSlabGroups;
+    for (int unit = blockIdx.x / grid_.cluster; unit < num_runs * kTileGroups;
          unit += grid_.num_shrink_ctas / grid_.cluster) {
       const int group = unit / num_runs, run_index = unit - group * num_runs;
       const AdapterRun run = p_.order.runs[run_index];
       const LinearAdapterSlot& slot = p_.adapters[run.slot];
       int32_t* const ready = p_.workspace.run_ready + run_index;
 #pragma unroll 1
-      for (int slab = group; slab * kSlabRows < total_rank(slot); slab += kSlabGroups) {
+      for (int t = group; 16 * t < total_rank(slot); t += kTileGroups) {
         if (run.num_rows <= 8) {
-          multiply<1>(run, slot, slab, ready);
+          multiply<1>(run, slot, t, ready);
         } else {
-          multiply<kMaxRunRows / 8>(run, slot, slab, ready);
+          multiply<kMaxRunRows / 8>(run, slot, t, ready);
         }
       }
     }
@@ -51,42 +122,55 @@ class LinearShrink {
   }
 
  private:
-  static constexpr int kWarps = Config::kConsumers / 32, kTiles = kSlabRows / 16;
-
-  // One slab, and a run of kColumnTiles * 8 rows at most.
+  // 16 rows of A, and a run of kColumnTiles * 8 rows at most.
   template <int kColumnTiles>
   __device__ __forceinline__ void multiply(const AdapterRun& run, const LinearAdapterSlot& slot,
-                                           int slab, int32_t* ready) {
-    constexpr int kPieces = kTiles * kColumnTiles;
-    static_assert(kPieces <= kWarps);
+                                           int t, int32_t* ready) {
+    static_assert(kColumnTiles <= kShrinkWarps);
     const int num_parts = grid_.num_parts, num_chunks = num_shrink_chunks(p_.shape.in);
     const int first_part = grid_.cluster > 1 ? rank_in_cluster_ : 0,
               end_part = grid_.cluster > 1 ? rank_in_cluster_ + 1 : num_parts;
-    const int rank = slab * kSlabRows + warp_ / kColumnTiles * 16, column = warp_ % kColumnTiles;
-    // This warp adds up a piece over all warps, if there is something in it.
-    const bool adds = warp_ < kPieces && rank < total_rank(slot) && 8 * column < run.num_rows;
+    const FactorTile tile(slot, num_chunks, t);
+    int token[kColumnTiles];
+#pragma unroll
+    for (int j = 0; j < kColumnTiles; ++j) {
+      const int row = 8 * j + lane_ / 4;
+      token[j] = row < run.num_rows ? p_.order.token_of_row[run.first_row + row] : -1;
+    }
+    // A warp adds up a column tile over all warps, if there is something in it.
+    const bool adds = warp_ < kColumnTiles && 8 * warp_ < run.num_rows;
     float4* const of_warps = reinterpret_cast<float4*>(shared_.weights(0)) + lane_;
-    float4* const of_ctas = of_warps + kWarps * kPieces * 32;
+    float4* const of_ctas = of_warps + kShrinkWarps * kColumnTiles * 32;
     float total[4] = {};
 #pragma unroll 1
     for (int part = first_part; part < end_part; ++part) {
-      float d[kTiles][kColumnTiles][4] = {};
-      add_chunks(run, slot, slab, part_begin(num_chunks, part, num_parts),
-                 part_begin(num_chunks, part + 1, num_parts), d);
+      const int end_chunk = part_begin(num_chunks, part + 1, num_parts);
+      float d[kColumnTiles][4] = {};
+#pragma unroll 1
+      for (int chunk = part_begin(num_chunks, part, num_parts) + warp_; chunk < end_chunk;
+           chunk += 2 * kShrinkWarps) {
+        // Two at a time, so that their loads are under way together.
+        ShrinkChunk<kColumnTiles> pair[2];
+#pragma unroll
+        for (int c = 0; c < 2; ++c)
+          pair[c].load_factors(tile, chunk + kShrinkWarps * c, end_chunk, lane_);
+        wait_for_previous_kernel();
+#pragma unroll
+        for (int c = 0; c < 2; ++c)
+          pair[c].load_x(p_, token, chunk + kShrinkWarps * c, end_chunk, lane_);
+#pragma unroll
+        for (int c = 0; c < 2; ++c) pair[c].multiply(d);
+      }
       linear_consumer_barrier();  // what lay there has been read
 #pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          of_warps[(warp_ * kPieces + m * kColumnTiles + j) * 32] =
-              make_float4(d[m][j][0], d[m][j][1], d[m][j][2], d[m][j][3]);
-        }
+      for (int j = 0; j < kColumnTiles; ++j) {
+        of_warps[(warp_ * kColumnTiles + j) * 32] = make_float4(d[j][0], d[j][1], d[j][2], d[j][3]);
       }
       linear_consumer_barrier();
       if (!adds) continue;
       float sum[4] = {};
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) add_to(sum, of_warps[(w * kPieces + warp_) * 32]);
+      for (int w = 0; w < kShrinkWarps; ++w) add_to(sum, of_warps[(w * kColumnTiles + warp_) * 32]);
 #pragma unroll
       for (int i = 0; i < 4; ++i) total[i] += sum[i];
     }
@@ -94,9 +178,9 @@ class LinearShrink {
       // The first CTA has read what was sent to it before.
       if (num_sent_++ > 0) cluster_barrier_relaxed();
       if (rank_in_cluster_ == 0 && threadIdx.x == 0)
-        mbarrier_arrive_expect(&shared_.sums_there, grid_.cluster * kPieces * 512);
-      if (warp_ < kPieces) {
-        float4* const mine = of_ctas + warp_ * kMostCluster * 32;
+        mbarrier_arrive_expect(&shared_.sums_there, grid_.cluster * kColumnTiles * 512);
+      if (warp_ < kColumnTiles) {
+        float4* const mine = of_ctas + warp_ * Config::kMostParts * 32;
         store_to_cta(mine + rank_in_cluster_ * 32,
                      make_float4(total[0], total[1], total[2], total[3]), &shared_.sums_there, 0);
         if (rank_in_cluster_ > 0) return;
@@ -108,89 +192,22 @@ class LinearShrink {
       }
     }
     if (!adds || rank_in_cluster_ > 0) return;
-    store(run, slot, rank, column, total);
+    store(run, slot, t, warp_, total);
     __syncwarp();
     if (lane_ == 0) count_release(ready);
   }
 
-  static constexpr int kMostCluster = Config::kMostParts;
-
-  // d += A x over every kWarps-th chunk of columns.
-  template <int kColumnTiles>
-  __device__ __forceinline__ void add_chunks(const AdapterRun& run, const LinearAdapterSlot& slot,
-                                             int slab, int first_chunk, int end_chunk,
-                                             float (&d)[kTiles][kColumnTiles][4]) {
-    const int q = lane_ % 4, num_chunks = num_shrink_chunks(p_.shape.in);
-    const int num_ranks = total_rank(slot) - slab * kSlabRows;  // of this slab and behind
-    const uint8_t* const a =
-        slot.shrink + int64_t{num_chunks} * (kShrinkColumns * 2) * (slab * kSlabRows);
-    int token[kColumnTiles];
-#pragma unroll
-    for (int j = 0; j < kColumnTiles; ++j) {
-      const int row = 8 * j + lane_ / 4;
-      token[j] = row < run.num_rows ? p_.order.token_of_row[run.first_row + row] : -1;
-    }
-#pragma unroll 1
-    for (int chunk = first_chunk + warp_; chunk < end_chunk; chunk += kWarps) {
-      uint4 factor[kTiles][4];
-#pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        const int ranks = min(16, num_ranks - 16 * m);
-        const uint8_t* fragment =
-            a + int64_t{num_chunks} * (kShrinkColumns * 2 * 16 * m) + chunk * (128 * ranks);
-#pragma unroll
-        for (int s = 0; s < 4; ++s) {
-          factor[m][s] = make_uint4(0, 0, 0, 0);
-          if (ranks > 0) factor[m][s] = load_factor<1>(fragment, lane_, ranks == 16);
-          fragment += 32 * ranks;
-        }
-      }
-      wait_for_previous_kernel();
-      const int column = chunk * kShrinkColumns + 16 * q;
-      uint4 x[kColumnTiles][2];
-#pragma unroll
-      for (int j = 0; j < kColumnTiles; ++j) {
-        const bool there = token[j] >= 0 && column < p_.shape.in;
-        const auto* const from =
-            reinterpret_cast<const uint4*>(p_.x + (there ? token[j] * p_.x_stride + column : 0));
-#pragma unroll
-        for (int i = 0; i < 2; ++i) x[j][i] = there ? from[i] : make_uint4(0, 0, 0, 0);
-      }
-#pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-        for (int s = 0; s < 4; ++s) {
-#pragma unroll
-          for (int j = 0; j < kColumnTiles; ++j) {
-            const uint4 four = x[j][s / 2];
-            mma_m16n8k16(d[m][j], factor[m][s], s % 2 == 0 ? four.x : four.z,
-                         s % 2 == 0 ? four.y : four.w);
-          }
-        }
-      }
-    }
-  }
-
-  // 16 ranks from `rank` on and 8 tokens of the run.
-  __device__ __forceinline__ void store(const AdapterRun& run, const LinearAdapterSlot& slot,
-                                        int rank, int column_tile, const float (&d)[4]) {
-    const int all_ranks = total_rank(slot);
-    // Eight ranks are of one slice.
-    const auto scaling_of = [&](int r) {
-      const int slice = r < slot.rank[0] ? 0 : r < slot.rank[0] + slot.rank[1] ? 1 : 2;
-      return slot.scaling[slice];
-    };
-    const float upper = scaling_of(rank), lower = scaling_of(min(rank + 8, all_ranks - 8));
-    // A lane's pair of tokens becomes a pair of ranks.
-    const uint32_t upper_ranks = transpose_8x8(pack_bf16(d[0] * upper, d[1] * upper)),
-                   lower_ranks = transpose_8x8(pack_bf16(d[2] * lower, d[3] * lower));
+  // 16 ranks and 8 tokens of the run.
+  __device__ __forceinline__ void store(const AdapterRun& run, const LinearAdapterSlot& slot, int t,
+                                        int column_tile, const float (&d)[4]) {
+    const uint2 ranks = scaled_ranks(slot, t, d);
     const int row = 8 * column_tile + lane_ / 4;
     if (row >= run.num_rows) return;
     auto* const u = reinterpret_cast<uint32_t*>(
-        p_.workspace.u + int64_t{run.first_row + row} * p_.workspace.max_total_rank + rank +
+        p_.workspace.u + int64_t{run.first_row + row} * p_.workspace.max_total_rank + 16 * t +
         2 * (lane_ % 4));
-    u[0] = upper_ranks;
-    if (rank + 8 < all_ranks) u[4] = lower_ranks;
+    u[0] = ranks.x;
+    if (16 * t + 8 < total_rank(slot)) u[4] = ranks.y;
   }
 
   const LinearBf16Params& p_;

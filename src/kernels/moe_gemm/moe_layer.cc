@@ -199,8 +199,16 @@ std::string why_unsupported(const MoeLayerParams& p) {
                        p.topk_groups, p.num_expert_groups);
   }
   if (p.num_tokens == 0) return "";
-  if (p.x == nullptr || p.y == nullptr || p.logits == nullptr || p.topk_ids == nullptr)
-    return "x, y, logits or topk_ids is null";
+  if (p.x == nullptr || p.logits == nullptr || p.topk_ids == nullptr)
+    return "x, logits or topk_ids is null";
+  if (p.norm.residual == nullptr) {
+    if (p.y == nullptr) return "y and norm.residual are null, need one";
+  } else if (p.norm.weight == nullptr || p.norm.y == nullptr) {
+    return "norm.weight or norm.y is null";
+  } else if (p.norm.mean_size < 1 || p.norm.mean_size > s.hidden_size) {
+    return fmt::format("norm.mean_size = {}, need 1 to hidden_size = {}", p.norm.mean_size,
+                       s.hidden_size);
+  }
   if (p.weights.gate_up == nullptr || p.weights.down == nullptr) return "weights are null";
   if (p.adapters != nullptr && (p.adapter_slot_of_token == nullptr || p.num_slots < 1)) {
     return fmt::format("adapters without adapter_slot_of_token, or num_slots = {}", p.num_slots);

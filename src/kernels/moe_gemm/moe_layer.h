@@ -165,11 +165,21 @@ struct MoeWorkspace {
   int32_t num_u_rows = 0;  // R + T
 };
 
+// The norm that follows a layer, as RmsNormBf16Params (elementwise_bf16.h) with y as its delta.
+struct MoeNorm {
+  Bf16* residual = nullptr;      // [T, H] += y; null: no norm
+  const Bf16* weight = nullptr;  // [H], not from the previous kernel
+  Bf16* y = nullptr;             // [T, H]; every element is written
+  int32_t mean_size = 0;         // in [1, H]
+  float eps = 0.0f;
+};
+
 struct MoeLayerParams {
   MoeSizes sizes;
   int32_t num_tokens = 0;   // T; 0 launches nothing
   const Bf16* x = nullptr;  // [T, H]
-  Bf16* y = nullptr;        // [T, H]; every element is written
+  Bf16* y = nullptr;        // [T, H]; every element is written. Null where only the norm is wanted
+  MoeNorm norm;
 
   // Router.
   const float* logits = nullptr;         // [T, E]

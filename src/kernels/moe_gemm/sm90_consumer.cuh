@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "kernels/common/counter.cuh"
 #include "kernels/common/mma.cuh"
 #include "kernels/common/quantize_128.cuh"
 #include "kernels/common/wgmma.cuh"
@@ -80,7 +81,7 @@ class Consumer {
       k += 4;
     }
     ring_.release(lane_);
-    fence_proxy_async();
+    fence_proxy_async_shared();
     consumer_barrier();
   }
 
@@ -160,10 +161,8 @@ class Consumer {
       }
     }
     if (my_rows <= 0 || second == 1) return;
-    __threadfence();
-    fence_proxy_async();
     __syncwarp();
-    if (lane_ == 0) atomicAdd(p_.workspace.run_ready + ready_index, num_parts);
+    if (lane_ == 0) count_release(p_.workspace.run_ready + ready_index, num_parts);
   }
 
   // d += A x over num_steps steps of 16 columns, each `step` of them on, for up to kActive tiles of

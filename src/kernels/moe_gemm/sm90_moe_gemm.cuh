@@ -39,7 +39,7 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   }
   wait_for_previous_kernel();
   let_next_kernel_start();
-  fence_proxy_async();
+  fence_proxy_async_global();
 
   // CTAs with less to do take the first shrink items.
   const int first_item = num_ctas - 1 - cta;
@@ -165,11 +165,6 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_fp8_
   __syncthreads();
   if constexpr (Config::kSmallBatch) {
     wait_for_previous_kernel();
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-      // Before a CTA of the down kernel can count on it.
-      p.workspace.counts->next_down = 0;
-      __threadfence();
-    }
     let_next_kernel_start();
     Producer<Config> producer(p, shared, lane);
     if (produces) producer.small_batch_x();

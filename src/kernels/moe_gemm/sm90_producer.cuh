@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/common/bulk_copy.cuh"
+#include "kernels/common/counter.cuh"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/moe_gemm/sm90_ring.cuh"
 
@@ -31,12 +32,6 @@ __device__ __forceinline__ T load_entry(const T* at) {
   for (int i = 0; i < static_cast<int>(sizeof(T) / sizeof(int4)); ++i)
     reinterpret_cast<int4*>(&entry)[i] = __ldcg(reinterpret_cast<const int4*>(at) + i);
   return entry;
-}
-
-__device__ __forceinline__ int load_acquire(const int32_t* at) {
-  int value;
-  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
-  return value;
 }
 
 __device__ __forceinline__ float* u_of(const MoeLayerParams& p, int step, int row) {
@@ -299,7 +294,7 @@ class Producer {
     __syncwarp();
     wait_for_previous_kernel();
     let_next_kernel_start();
-    fence_proxy_async();
+    fence_proxy_async_global();
     if (pending_bytes_ > 0) {
       mbarrier_arrive_expect(&shared_.full[lane_], pending_bytes_);
       bulk_copy(pending_to_, pending_from_, pending_bytes_, &shared_.full[lane_],
@@ -354,7 +349,7 @@ class Producer {
     if (run_.rank_gate_up > 0) {
       while (load_acquire(p_.workspace.run_ready + run_.ready_index) < run_.ready_count) {
       }
-      fence_proxy_async();
+      fence_proxy_async_global();
     }
     __syncwarp();
   }

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "base/ids.h"
+#include "kernels/common/counter.cuh"
 #include "kernels/moe_gemm/layout.h"
 #include "kernels/moe_gemm/moe_layer.h"
 #include "kernels/moe_routing/choose_experts.cuh"
@@ -97,7 +98,9 @@ struct Choice {
 // Lane k < K gets the k-th expert of the token.
 __device__ inline Choice choose_for(const MoeLayerParams& p, int token, int lane) {
   Choice choice;
-  if (p.sizes.num_experts <= 256) {
+  if (p.sizes.num_experts <= 128) {
+    route_token<4>(p, token, lane, &choice.expert, &choice.weight);
+  } else if (p.sizes.num_experts <= 256) {
     route_token<8>(p, token, lane, &choice.expert, &choice.weight);
   } else {
     route_token<16>(p, token, lane, &choice.expert, &choice.weight);
@@ -229,9 +232,8 @@ __device__ inline void list_small_batch(const MoeLayerParams& p, const SmallBatc
     if (lane == 0) w.counts->num_tiles = batch.num_tiles;
   }
   if (listed == 0) return;
-  __threadfence();
   __syncwarp();
-  if (lane == 0) atomicAdd(&w.counts->listed, listed);
+  if (lane == 0) count_release(&w.counts->listed, listed);
 }
 
 // Item `index` of the batch's shrinks, one part each, and the column of its first token.

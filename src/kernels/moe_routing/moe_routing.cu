@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/common/counter.cuh"
 #include "kernels/common/launch.h"
 #include "kernels/moe_routing/moe_routing.cuh"
 
@@ -10,8 +11,9 @@ namespace {
 // itself: that costs less than telling each other.
 constexpr int kFusedTokens = 256;
 constexpr int kRedundantTokens = 16;
-// Of 128 elements of a token, that a warp quantises before it knows where they go.
-constexpr int kHeldTasks = 2;
+// Of 128 elements of a token, that a warp quantises before it knows where they go: all there are up
+// to as many tokens as SMs.
+constexpr int kHeldTasks = 1;
 
 // Of an adapter slot in shared memory.
 constexpr int kSlotInts = sizeof(MoeAdapterSlot) / sizeof(int32_t);
@@ -40,38 +42,39 @@ __device__ void store_route(const MoeLayerParams& p, int token, int lane, int ex
 __device__ void grid_barrier_arrive(int32_t* arrived, bool with_results) {
   __syncthreads();
   if (threadIdx.x == 0) {
-    if (with_results) __threadfence();
-    atomicAdd(arrived, 1);
+    with_results ? count_release(arrived) : static_cast<void>(atomicAdd(arrived, 1));
   }
 }
 __device__ void grid_barrier_wait(const int32_t* arrived) {
   if (threadIdx.x == 0) {
-    int seen;
-    do {
-      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
-    } while (seen < static_cast<int>(gridDim.x));
+    while (load_acquire(arrived) < static_cast<int>(gridDim.x)) {
+    }
   }
   __syncthreads();
 }
 
 // What other CTAs have written, past L1, all loads at once.
 __device__ void load_pairs(const int32_t* from, int num_pairs, int32_t* to) {
-  constexpr int kAtOnce = 10;  // 256 tokens of 17 pairs are 9 a thread
-  int32_t value[kAtOnce];
+  // A thread has 1 of 64 tokens of 8 pairs, 9 of 256 tokens of 17.
+  constexpr int kAtOnce = 3;
+#pragma unroll 1
+  for (int begin = threadIdx.x; begin < num_pairs; begin += kAtOnce * kRoutingThreads) {
+    int32_t value[kAtOnce];
 #pragma unroll
-  for (int i = 0; i < kAtOnce; ++i) {
-    const int at = threadIdx.x + i * kRoutingThreads;
-    if (at < num_pairs) value[i] = __ldcg(from + at);
-  }
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = begin + i * kRoutingThreads;
+      if (at < num_pairs) value[i] = __ldcg(from + at);
+    }
 #pragma unroll
-  for (int i = 0; i < kAtOnce; ++i) {
-    const int at = threadIdx.x + i * kRoutingThreads;
-    if (at < num_pairs) to[at] = value[i];
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = begin + i * kRoutingThreads;
+      if (at < num_pairs) to[at] = value[i];
+    }
   }
 }
 
 template <RoutingPart kPart, int kExpertsPerLane>
-__global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void moe_routing_kernel(
+__global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void moe_routing_kernel(
     const __grid_constant__ MoeLayerParams p, const RoutingPlan plan, int max_rows) {
   // --- who am I ---
   constexpr bool kAll = kPart == RoutingPart::kAll;
@@ -97,7 +100,6 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 8 ? 2 : 1) void
     order_tokens(p, s, reinterpret_cast<int32_t*>(s.members + num_keys * words) + num_keys * words);
   }
   wait_for_previous_kernel();
-  if (blockIdx.x == 0 && threadIdx.x == 0) p.workspace.counts->next_down = 0;
 
   // --- first loads of x, while routing is decided ---
   const int num_tasks = p.num_tokens * depth, task_step = gridDim.x * kRoutingWarps;
@@ -190,7 +192,9 @@ template <RoutingPart kPart>
 void launch_part(const MoeLayerParams& p, const MoePlan& plan, int num_ctas, int64_t shared_ints,
                  int max_rows, CudaStream stream) {
   const auto bytes = static_cast<size_t>(4 * shared_ints);
-  if (p.sizes.num_experts <= 256) {
+  if (p.sizes.num_experts <= 128) {
+    launch_part_for<kPart, 4>(p, plan, num_ctas, bytes, max_rows, stream);
+  } else if (p.sizes.num_experts <= 256) {
     launch_part_for<kPart, 8>(p, plan, num_ctas, bytes, max_rows, stream);
   } else {
     launch_part_for<kPart, kMaxExperts / 32>(p, plan, num_ctas, bytes, max_rows, stream);

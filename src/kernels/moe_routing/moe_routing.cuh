@@ -103,26 +103,26 @@ __device__ void stable_positions(int n, int num_keys, int32_t* next, int32_t* wa
   }
 }
 
-// Exclusive scan over the CTA of one value a thread; *total is the sum of all.
-__device__ inline unsigned long long scan_exclusive(unsigned long long value,
-                                                    unsigned long long* total) {
-  __shared__ unsigned long long of_warp[kRoutingWarps];
+// Exclusive scan over the CTA of one value a thread; *total is the sum of all. No barrier at its
+// end: of_warp is the caller's until the next one.
+template <class T>
+__device__ inline T scan_exclusive(T value, T* total, T* of_warp) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  unsigned long long inclusive = value;
-  for (int step = 1; step < 32; step *= 2) {
-    const unsigned long long left = __shfl_up_sync(kAllLanes, inclusive, step);
-    if (lane >= step) inclusive += left;
-  }
+  const auto scan = [&](T x) {
+#pragma unroll 1
+    for (int step = 1; step < 32; step *= 2) {
+      const T left = __shfl_up_sync(kAllLanes, x, step);
+      if (lane >= step) x += left;
+    }
+    return x;
+  };
+  const T inclusive = scan(value);
   if (lane == 31) of_warp[warp] = inclusive;
   __syncthreads();
-  unsigned long long before = 0, sum = 0;
-  for (int w = 0; w < kRoutingWarps; ++w) {
-    if (w < warp) before += of_warp[w];
-    sum += of_warp[w];
-  }
-  __syncthreads();
-  *total = sum;
-  return before + inclusive - value;
+  const T of_warps = scan(lane < kRoutingWarps ? of_warp[lane] : T{0});
+  const T before = __shfl_sync(kAllLanes, of_warps, warp > 0 ? warp - 1 : 0);
+  *total = __shfl_sync(kAllLanes, of_warps, kRoutingWarps - 1);
+  return (warp > 0 ? before : T{0}) + inclusive - value;
 }
 
 __device__ inline int shrink_rows(const MoeAdapterSlot& slot) {
@@ -140,33 +140,50 @@ __device__ inline int expert_of_key(const MoeLayerParams& p, int key) {
   return key < shared ? p.sizes.num_experts : key - shared;
 }
 
+// Rows by 8, tiles, and tiles that are no guess, scanned as one number: of any batch, and of one of
+// up to 256 tokens.
+struct AnyCounts {
+  using Number = unsigned long long;
+  static constexpr int kTilesBit = 24, kOtherBit = 44;
+};
+struct FewCounts {
+  using Number = unsigned;
+  static constexpr int kTilesBit = 10, kOtherBit = 21;
+};
+
 // From the counts of the keys: where their rows and tiles begin.
+template <class Counts>
 __device__ inline SortedSizes place_keys(const MoeLayerParams& p, const RoutingScratch& s,
                                          const RoutingPlan& plan) {
+  using Number = typename Counts::Number;
   const int num_keys = p.sizes.all_experts();
-  // Rows, tiles and tiles that are no guess, scanned as one number.
-  constexpr int kTilesBit = 24, kOtherBit = 44;
-  constexpr unsigned long long kRowsMask = (1ull << kTilesBit) - 1, kTilesMask = (1ull << 20) - 1;
-  unsigned long long before = 0, total;
-  for (int begin = 0; begin < num_keys; begin += kRoutingThreads) {
+  constexpr int kTilesBit = Counts::kTilesBit, kOtherBit = Counts::kOtherBit;
+  constexpr Number kRowsMask = (Number{1} << kTilesBit) - 1,
+                   kTilesMask = (Number{1} << (kOtherBit - kTilesBit)) - 1;
+  __shared__ Number of_warp[2][kRoutingWarps];
+  Number before = 0, total;
+  const int tile_shift = __ffs(plan.tile_tokens) - 1;
+#pragma unroll 1
+  for (int begin = 0, turn = 0; begin < num_keys; begin += kRoutingThreads, turn ^= 1) {
     const int k = begin + threadIdx.x;
     const int count = k < num_keys ? s.count[k] : 0;
-    const int tiles = (count + plan.tile_tokens - 1) / plan.tile_tokens;
+    const int tiles = (count + plan.tile_tokens - 1) >> tile_shift;
     const bool guessed = count > 0 && expert_of_key(p, k) < plan.num_guessed_experts;
-    const unsigned long long mine = static_cast<unsigned long long>(tiles - guessed) << kOtherBit |
-                                    static_cast<unsigned long long>(tiles) << kTilesBit |
-                                    static_cast<unsigned>((count + 7) / 8 * 8);
-    const unsigned long long at = before + scan_exclusive(mine, &total);
+    const Number mine = static_cast<Number>(tiles - guessed) << kOtherBit |
+                        static_cast<Number>(tiles) << kTilesBit |
+                        static_cast<unsigned>((count + 7) / 8);
+    const Number at = before + scan_exclusive(mine, &total, of_warp[turn]);
     if (k < num_keys) {
-      s.first_row[k] = static_cast<int>(at & kRowsMask);
+      s.first_row[k] = 8 * static_cast<int>(at & kRowsMask);
       s.first_tile[k] = static_cast<int>(at >> kTilesBit & kTilesMask);
       s.first_other[k] = static_cast<int>(at >> kOtherBit);
+#pragma unroll 1
       for (int j = 0; j < tiles; ++j) s.key_of_tile[s.first_tile[k] + j] = k;
     }
     before += total;
   }
   __syncthreads();
-  return {.rows = static_cast<int>(before & kRowsMask),
+  return {.rows = 8 * static_cast<int>(before & kRowsMask),
           .tiles = static_cast<int>(before >> kTilesBit & kTilesMask),
           .other_tiles = static_cast<int>(before >> kOtherBit)};
 }
@@ -180,9 +197,9 @@ __device__ inline void load_slots(const MoeLayerParams& p, MoeAdapterSlot* slots
 
 // Row `row` goes to pair `pair` of the token that is `order`-th by adapter.
 __device__ inline void place_pair(const MoeLayerParams& p, const RoutingScratch& s,
-                                  const MoeAdapterSlot* slots, int pair, int order, int row) {
+                                  const MoeAdapterSlot* slots, int token, int pair, int order,
+                                  int row) {
   s.row_of_pair[pair] = row;
-  const int token = pair / p.sizes.pairs_per_token();
   s.token_of_row[row] = token;
   if (p.adapters == nullptr) return;
   const int slot = s.slot_of_token[token];
@@ -204,7 +221,7 @@ __device__ inline SortedSizes sort_pairs(const MoeLayerParams& p, const RoutingS
     if (s.expert_of_pair[i] >= 0) atomicAdd(&s.count[s.expert_of_pair[i]], 1);
   }
   __syncthreads();
-  const SortedSizes sizes = place_keys(p, s, plan);
+  const SortedSizes sizes = place_keys<AnyCounts>(p, s, plan);
   for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) next[k] = s.first_row[k];
   for (int r = threadIdx.x; r < sizes.rows; r += kRoutingThreads)
     s.token_of_row[r] = s.slot_of_row[r] = -1;
@@ -241,7 +258,9 @@ __device__ inline SortedSizes sort_pairs(const MoeLayerParams& p, const RoutingS
   };
   stable_positions(
       num_pairs, num_keys, next, warp_count, [&](int i) { return s.expert_of_pair[pair_at(i)]; },
-      [&](int i, int row) { place_pair(p, s, slots, pair_at(i), i / per_token, row); });
+      [&](int i, int row) {
+        place_pair(p, s, slots, s.token_order[i / per_token], pair_at(i), i / per_token, row);
+      });
   return sizes;
 }
 
@@ -268,12 +287,14 @@ __device__ inline void order_tokens(const MoeLayerParams& p, const RoutingScratc
     if (rank == 0) count[warp * num_keys + key] = __popc(peers);
   }
   __syncthreads();
-  unsigned long long before = 0, total;
-  for (int begin = 0; begin < num_keys; begin += kRoutingThreads) {
+  __shared__ int of_warp[2][kRoutingWarps];
+  int before = 0, total;
+#pragma unroll 1
+  for (int begin = 0, turn = 0; begin < num_keys; begin += kRoutingThreads, turn ^= 1) {
     const int k = begin + t;
     int sum = 0;
     for (int w = 0; k < num_keys && w < kWarps; ++w) sum += count[w * num_keys + k];
-    int at = static_cast<int>(before + scan_exclusive(static_cast<unsigned>(sum), &total));
+    int at = before + scan_exclusive(sum, &total, of_warp[turn]);
     before += total;
     if (k >= num_keys) continue;
     s.slot_begin[k] = at;
@@ -299,33 +320,42 @@ __device__ inline SortedSizes sort_pairs_by_bits(const MoeLayerParams& p, const 
                                                  const MoeAdapterSlot* slots,
                                                  const RoutingPlan& plan) {
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
-  const int num_pairs = p.num_tokens * per_token, words = (p.num_tokens + 31) / 32;
+  const int words = (p.num_tokens + 31) / 32;
+  // A warp has a token at a time, a lane one of its pairs.
+  const auto for_pairs = [&](auto each) {
+    const int lane = threadIdx.x % 32;
+    if (lane >= per_token) return;
+#pragma unroll 1
+    for (int t = threadIdx.x / 32; t < p.num_tokens; t += kRoutingWarps) {
+      const int pair = t * per_token + lane, key = s.expert_of_pair[pair];
+      if (key >= 0) each(t, pair, key, s.order_of_token[t]);
+    }
+  };
   // --- who is whose ---
-  for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads) {
-    const int key = s.expert_of_pair[i], at = s.order_of_token[i / per_token];
-    if (key >= 0) atomicOr(&s.members[key * words + at / 32], 1u << at % 32);
-  }
+  for_pairs([&](int, int, int key, int at) {
+    atomicOr(&s.members[key * words + at / 32], 1u << at % 32);
+  });
   __syncthreads();
   // From here on the counts of a key's words before each one stand in `before`.
   uint16_t* const before = reinterpret_cast<uint16_t*>(s.members + num_keys * words);
+#pragma unroll 1
   for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) {
     int count = 0;
+#pragma unroll 1
     for (int i = 0; i < words; ++i) {
       before[k * words + i] = static_cast<uint16_t>(count);
       count += __popc(s.members[k * words + i]);
     }
+    // The same thread places the key.
     s.count[k] = count;
   }
-  __syncthreads();
-  const SortedSizes sizes = place_keys(p, s, plan);
-  for (int i = threadIdx.x; i < num_pairs; i += kRoutingThreads) {
-    const int key = s.expert_of_pair[i], at = s.order_of_token[i / per_token];
-    if (key < 0) continue;
+  const SortedSizes sizes = place_keys<FewCounts>(p, s, plan);
+  for_pairs([&](int t, int pair, int key, int at) {
     const int word = key * words + at / 32;
     const int row =
         s.first_row[key] + before[word] + __popc(s.members[word] & ((1u << at % 32) - 1));
-    place_pair(p, s, slots, i, at, row);
-  }
+    place_pair(p, s, slots, t, pair, at, row);
+  });
   __syncthreads();
   return sizes;
 }
@@ -493,6 +523,7 @@ __device__ inline void store_x(const MoeLayerParams& p, const RoutingScratch& s,
     my_row = row - first;
     my_scale_bytes = image.scale_bytes;
   }
+#pragma unroll 1
   for (int k = 0; k < per_token; ++k) {
     const int64_t offset = __shfl_sync(kAllLanes, my_at, k);
     const int r = __shfl_sync(kAllLanes, my_row, k);

@@ -36,7 +36,6 @@ struct SharedStorage {
   uint64_t sorted_weights[kMaxSorted];
   int sorted_ids[kMaxSorted];
   float floor;
-  bool has_nan;
   TokenList list;
 };
 // About 48 kB, beside the warps' buffers of which the largest vocabulary has 128 kB.

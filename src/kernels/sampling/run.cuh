@@ -89,7 +89,7 @@ class Run {
   // Starts to copy the run of a row of logits that the next wait() is for. With one slot the run
   // before it is over.
   __device__ void start(const float* row, int run) {
-    fence_proxy_async();  // the slot may have been written to
+    fence_proxy_async_shared();  // the slot may have been written to
     __syncwarp();
     next_ = run;
     if (lane_index() != 0) return;
