@@ -170,11 +170,12 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_fp8_
     if (produces) producer.small_batch_x();
     route_small_batch(p, shared.batch());
     if (produces) {
-      list_small_batch(p, shared.batch(), lane);
       produce_small_batch(p, shared.batch(), producer, lane);
     } else {
       Consumer<Config> consumer(p, shared, warp, lane);
       consumer.quantize_x();
+      // While the first weights come: telling that it is done waits for memory.
+      if (warp == 0) list_small_batch(p, shared.batch(), lane);
       consumer.run();
     }
   } else if (produces) {
