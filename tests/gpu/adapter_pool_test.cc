@@ -2,9 +2,9 @@
 
 #include "adapter/adapter_pool.h"
 
-#include <algorithm>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 

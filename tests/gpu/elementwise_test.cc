@@ -15,6 +15,7 @@
 #include "kernels/elementwise/pack.h"
 #include "quant/e4m3.h"
 #include "reference/reference.h"
+#include "tests/gpu/bf16_rows.h"
 #include "tests/kernels/random_weights.h"
 #include "tests/support/close.h"
 #include "tests/support/cuda.h"
@@ -24,22 +25,10 @@ namespace {
 
 constexpr double kBf16Rounding = 0x1p-8;  // half a step of 7 stored bits
 
-std::vector<Bf16> random_bf16(std::mt19937& random, size_t n, float sigma = 1.0f) {
-  std::vector<Bf16> values;
-  for (const float x : random_floats(random, n, sigma)) values.push_back(to_bf16(x));
-  return values;
-}
-
 std::vector<float> floats(const std::vector<Bf16>& values) {
   std::vector<float> out;
   for (const Bf16 x : values) out.push_back(to_float(x));
   return out;
-}
-
-DeviceBuffer poisoned(size_t elements) {
-  DeviceBuffer buffer(elements * 2);
-  buffer.fill(0xff);
-  return buffer;
 }
 
 // Of results that are rounded to BF16 after a few operations in float.
@@ -62,7 +51,7 @@ TEST_P(RmsNormBf16, MatchesReference) {
   const auto n = static_cast<size_t>(tokens) * static_cast<size_t>(hidden);
   const auto residual = random_bf16(random, n), delta = random_bf16(random, n, 0.3f),
              weight = random_bf16(random, static_cast<size_t>(hidden));
-  const DeviceBuffer residual_device = DeviceBuffer::of(residual), y = poisoned(n),
+  const DeviceBuffer residual_device = DeviceBuffer::of(residual), y = poisoned_bf16(n),
                      delta_device = DeviceBuffer::of(delta),
                      weight_device = DeviceBuffer::of(weight);
   const Stream stream;
@@ -120,7 +109,7 @@ TEST(RmsNormBf16Padded, HasTheMeanOfWhatIsNotPadding) {
   const auto some = random_bf16(random, kSize);
   std::copy(some.begin(), some.end(), weight.begin());
   const DeviceBuffer x_device = DeviceBuffer::of(x), weight_device = DeviceBuffer::of(weight),
-                     y = poisoned(x.size());
+                     y = poisoned_bf16(x.size());
   const Stream stream;
   kernels::launch_rms_norm({.residual = x_device.as<Bf16>(),
                             .weight = weight_device.as<Bf16>(),
@@ -153,7 +142,7 @@ TEST(EmbeddingBf16, CopiesRows) {
   const auto table = random_bf16(random, size_t{kVocab} * kHidden);
   const std::vector<int32_t> ids = {0, 36, 5, 5, 17};
   const DeviceBuffer table_device = DeviceBuffer::of(table), ids_device = DeviceBuffer::of(ids),
-                     out = poisoned(ids.size() * kHidden);
+                     out = poisoned_bf16(ids.size() * kHidden);
   const Stream stream;
   kernels::launch_embedding({.token_ids = ids_device.as<int32_t>(),
                              .table = table_device.as<Bf16>(),
@@ -201,7 +190,7 @@ TEST(EmbeddingBf16, AddsTheDeltaOfEachTokensAdapter) {
   const DeviceBuffer table_device = DeviceBuffer::of(table), ids_device = DeviceBuffer::of(ids),
                      slots_device = DeviceBuffer::of(slots),
                      slot_of_token_device = DeviceBuffer::of(slot_of_token),
-                     out = poisoned(size_t{kTokens} * width);
+                     out = poisoned_bf16(size_t{kTokens} * width);
   const Stream stream;
   kernels::launch_embedding({.token_ids = ids_device.as<int32_t>(),
                              .table = table_device.as<Bf16>(),
@@ -249,7 +238,7 @@ TEST(SiluMulBf16, MatchesReferenceOnHalvesOfFusedRows) {
     auto fused = random_bf16(random, 2 * n, 8.0f);
     // Where the exponential leaves float's range on either side.
     fused[0] = to_bf16(-200.0f), fused[1] = to_bf16(200.0f), fused[2] = to_bf16(-89.0f);
-    const DeviceBuffer fused_device = DeviceBuffer::of(fused), z = poisoned(n);
+    const DeviceBuffer fused_device = DeviceBuffer::of(fused), z = poisoned_bf16(n);
     const Stream stream;
     kernels::launch_silu_mul({.gate = fused_device.as<Bf16>(),
                               .up = fused_device.as<Bf16>() + width,
