@@ -27,9 +27,10 @@ using kernels::KvFormat;
 
 struct AttentionOptions {
   std::string model;
-  std::vector<int32_t> batch = {1, 16, 64};
+  std::vector<int32_t> batch;
   std::vector<int32_t> context = {2048};
   std::vector<int32_t> prefill;
+  std::vector<int32_t> past = {0};
   std::vector<std::string> kv = {"bf16"};
   int32_t block_size = 16;
   int32_t rounds = 15;
@@ -335,7 +336,8 @@ std::vector<Row> measure(const AttentionOptions& options, const Heads& heads, do
   return rows;
 }
 
-void run_bench_attention(const AttentionOptions& options) {
+void run_bench_attention(AttentionOptions options) {
+  if (options.batch.empty() && options.prefill.empty()) options.batch = {1, 16, 64};
   if (num_devices() == 0) leave("bench attention needs a GPU of compute capability 9.0");
   for (const std::string& kv : options.kv) {
     if (kv != "bf16" && kv != "e4m3")
@@ -346,6 +348,9 @@ void run_bench_attention(const AttentionOptions& options) {
       if (n < 1)
         leave(fmt::format("{}: batch, context and prefill take numbers from 1 on", n), kUsage);
     }
+  }
+  for (const int32_t n : options.past) {
+    if (n < 0) leave(fmt::format("--past {}: takes numbers from 0 on", n), kUsage);
   }
   if (options.rounds < 1)
     leave(fmt::format("--rounds {}: takes 1 or more", options.rounds), kUsage);
@@ -369,7 +374,9 @@ void run_bench_attention(const AttentionOptions& options) {
     for (const int32_t context : options.context) {
       for (const int32_t batch : options.batch) add(kv, batch, 1, context);
     }
-    for (const int32_t queries : options.prefill) add(kv, 1, queries, queries);
+    for (const int32_t past : options.past) {
+      for (const int32_t queries : options.prefill) add(kv, 1, queries, past + queries);
+    }
   }
 
   fmt::print("{}; read rate {:.3f} TB/s; {}: {} heads, {} KV heads, head_dim {}; blocks of {}\n\n",
@@ -416,14 +423,19 @@ void add_bench_attention(CLI::App& bench) {
       "\nExamples:\n"
       "  braid bench attention --model configs/Qwen3-30B-A3B/config.json --batch 1,16,64\n"
       "  braid bench attention --model configs/Mixtral-8x7B/config.json --kv bf16,e4m3 --context "
-      "2048,32768 --prefill 2048 --json out.json");
+      "2048,32768 --prefill 2048 --json out.json\n"
+      "  braid bench attention --model configs/Qwen3-30B-A3B/config.json --prefill 16,512 --past "
+      "0,8192,32768");
   const auto list = [&](const char* name, auto& to, const char* what) {
     command->add_option(name, to, what)->delimiter(',')->capture_default_str();
   };
   command->add_option("--model", options->model, "A config.json, for its heads")->required();
-  list("--batch", options->batch, "Sequences that decode together");
+  list("--batch", options->batch,
+       "Sequences that decode together; 1, 16 and 64 where neither this nor --prefill is given");
   list("--context", options->context, "Keys of each");
-  list("--prefill", options->prefill, "Prompts of so many tokens, one at a time");
+  list("--prefill", options->prefill,
+       "Prompts, or chunks of one, of so many tokens, one at a time");
+  list("--past", options->past, "Keys in the cache before them");
   list("--kv", options->kv, "Formats of the cache: bf16, e4m3");
   command->add_option("--block-size", options->block_size, "Tokens of a KV block")
       ->capture_default_str();

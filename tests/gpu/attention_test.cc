@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
@@ -157,6 +158,13 @@ TEST(AttentionDecodeGraph, RunsLaunchesThatOverlap) {
   }
 }
 
+// More than clusters are for, of one to three units of 1,024 keys.
+std::vector<QueryRange> past_units() {
+  std::vector<QueryRange> ranges;
+  for (int32_t s = 0; s < 110; ++s) ranges.push_back({1 + s % 3, 900 + 13 * s});
+  return ranges;
+}
+
 class AttentionPrefill : public testing::TestWithParam<Case> {};
 
 TEST_P(AttentionPrefill, MatchesReference) {
@@ -166,6 +174,33 @@ TEST_P(AttentionPrefill, MatchesReference) {
   EXPECT_EQ(problem.why_wrong(problem.prefill(0, count), 0, count), "");
 }
 
+// Few sequences are shared by clusters where contexts are long, many are not.
+TEST_P(AttentionPrefill, GivesASequenceTheSameBitsAlone) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem problem(GetParam().shape, GetParam().sequences, /*seed=*/8);
+  const auto together = problem.prefill(0, problem.num_sequences());
+  size_t first = 0;
+  for (int32_t s = 0; s < std::min(problem.num_sequences(), 30); ++s) {
+    const auto alone = problem.prefill(s, 1);
+    const size_t count =
+        static_cast<size_t>(GetParam().sequences[static_cast<size_t>(s)].num_queries) *
+        static_cast<size_t>(problem.width());
+    EXPECT_TRUE(same_bits(std::span(alone).subspan(first, count),
+                          std::span(together).subspan(first, count)))
+        << "sequence " << s;
+    first += count;
+  }
+}
+
+// A product that overtakes what it reads gives other bits now and then.
+TEST_P(AttentionPrefill, GivesTheSameBitsEachTime) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem problem(GetParam().shape, GetParam().sequences, /*seed=*/9);
+  const int32_t count = problem.num_sequences();
+  const auto once = problem.prefill(0, count);
+  for (int run = 0; run < 10; ++run) ASSERT_TRUE(same_bits(problem.prefill(0, count), once));
+}
+
 const Case kPrefillCases[] = {
     {"one_token", {}, {{1, 1}}},
     {"one_query", {}, {{1, 200}}},
@@ -173,6 +208,16 @@ const Case kPrefillCases[] = {
     {"tiles", {.num_heads = 4, .num_kv_heads = 1}, {{32, 32}, {33, 33}, {63, 127}, {64, 64}}},
     {"long_chunk", {.num_heads = 4, .num_kv_heads = 2}, {{130, 333}, {1, 64}, {65, 65}}},
     {"long_context", {.num_heads = 2, .num_kv_heads = 1}, {{40, 3000}}},
+    {"long_contexts", {}, {{3, 1024}, {2, 1025}, {33, 1040}, {1, 9000}, {4, 2047}, {4, 4100}}},
+    {"long_contexts_D64", {.head_dim = 64}, {{2, 1025}, {33, 1040}, {1, 5000}, {9, 2049}}},
+    {"long_contexts_D96", {.head_dim = 96}, {{2, 1025}, {33, 1040}, {1, 5000}, {9, 2049}}},
+    {"long_contexts_D256",
+     {.num_heads = 4, .head_dim = 256},
+     {{2, 1025}, {33, 1040}, {1, 3000}, {9, 2049}}},
+    {"many_long_contexts", {.num_heads = 2, .num_kv_heads = 1}, past_units()},
+    {"many_long_contexts_D64", {.num_heads = 2, .num_kv_heads = 1, .head_dim = 64}, past_units()},
+    {"many_long_contexts_D96", {.num_heads = 2, .num_kv_heads = 1, .head_dim = 96}, past_units()},
+    {"qwen3_30b", {.num_heads = 32, .num_kv_heads = 4}, {{150, 150}, {20, 1200}}},
     {"D64", {.head_dim = 64}, {{40, 333}, {70, 70}, {1, 63}}},
     {"D96", {.head_dim = 96}, {{40, 333}, {70, 70}, {1, 64}}},
     {"D256", {.num_heads = 4, .head_dim = 256}, {{40, 333}, {70, 70}, {1, 65}}},
@@ -181,15 +226,20 @@ const Case kPrefillCases[] = {
     {"D96_fp8", {.head_dim = 96, .format = kE4m3}, {{40, 333}, {70, 70}}},
     {"D256_fp8", {.num_heads = 4, .head_dim = 256, .format = kE4m3}, {{40, 333}, {70, 70}}},
     {"group1_block64", {.num_heads = 2, .num_kv_heads = 2, .block_size = 64}, {{150, 300}, {9, 9}}},
+    {"block32", {.block_size = 32}, {{40, 333}, {70, 70}, {1, 65}, {1, 1}}},
+    {"block128", {.block_size = 128}, {{40, 333}, {70, 70}, {1, 129}}},
+    {"block256_D256", {.num_heads = 4, .head_dim = 256, .block_size = 256}, {{40, 333}, {70, 70}}},
+    {"block512_D64", {.head_dim = 64, .block_size = 512}, {{40, 700}, {70, 70}, {5, 513}}},
     {"group5", {.num_heads = 5, .num_kv_heads = 1}, {{77, 300}, {9, 9}}},
     {"group16", {.num_heads = 16, .num_kv_heads = 1}, {{17, 300}, {9, 9}}},
     {"sharp", {.key_sigma = 12.0f}, {{20, 100}}},
+    {"sharp_long", {.key_sigma = 12.0f}, {{20, 2100}}},
     {"no_queries", {}, {{0, 0}, {0, 9}}},
     {"many_sequences",
      {.num_heads = 2, .num_kv_heads = 1, .head_dim = 64},
      [] {
        std::vector<QueryRange> ranges;
-       for (int32_t s = 0; s < 100; ++s) ranges.push_back({s % 7, s % 7 + s});
+       for (int32_t s = 0; s < 700; ++s) ranges.push_back({s % 7, s % 7 + s % 101});
        return ranges;
      }()},
 };
@@ -198,30 +248,88 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionPrefill, testing::ValuesIn(kPrefillCas
                          [](const auto& test) { return std::string(test.param.name); });
 
 // Queries of a prompt have the same bits however it is cut.
+void expect_same_bits_however_cut(const AttentionShape& shape, int32_t length,
+                                  const std::vector<std::vector<int32_t>>& cuts) {
+  AttentionProblem problem(shape, {{length, length}, {50, 90}}, /*seed=*/5);
+  const auto whole = problem.prefill(0, 2);
+  const auto row = static_cast<size_t>(problem.width());
+  for (const std::vector<int32_t>& ends : cuts) {
+    int32_t begin = 0;
+    for (const int32_t end : ends) {
+      problem.set_ranges({{end - begin, end}, {0, 0}}, begin);
+      const auto chunk = problem.prefill(0, 1);
+      const size_t first = static_cast<size_t>(begin) * row,
+                   count = static_cast<size_t>(end - begin) * row;
+      EXPECT_TRUE(
+          same_bits(std::span(chunk).subspan(first, count), std::span(whole).subspan(first, count)))
+          << "queries " << begin << " to " << end << " at head_dim " << shape.head_dim;
+      begin = end;
+    }
+    EXPECT_EQ(begin, length);
+  }
+}
+
 TEST(AttentionPrefillBits, DoNotDependOnChunksOrTheBatch) {
   BRAID_NEEDS_CUDA();
-  for (const int32_t head_dim : {128, 256}) {
-    AttentionShape shape;
-    shape.head_dim = head_dim;
-    constexpr int32_t kLength = 300;
-    AttentionProblem problem(shape, {{kLength, kLength}, {50, 90}}, /*seed=*/5);
-    const auto whole = problem.prefill(0, 2);
-    const auto row = static_cast<size_t>(problem.width());
-    for (const std::vector<int32_t>& ends :
-         {std::vector<int32_t>{1, 2, 65, 129, 300}, std::vector<int32_t>{64, 128, 256, 300},
-          std::vector<int32_t>{299, 300}}) {
-      int32_t begin = 0;
-      for (const int32_t end : ends) {
-        problem.set_ranges({{end - begin, end}, {0, 0}}, begin);
-        const auto chunk = problem.prefill(0, 1);
-        const size_t first = static_cast<size_t>(begin) * row,
-                     count = static_cast<size_t>(end - begin) * row;
-        EXPECT_TRUE(same_bits(std::span(chunk).subspan(first, count),
-                              std::span(whole).subspan(first, count)))
-            << "queries " << begin << " to " << end;
-        begin = end;
+  for (const int32_t head_dim : {64, 96, 128, 256}) {
+    for (const KvFormat format : {KvFormat::kBf16, kE4m3}) {
+      expect_same_bits_however_cut({.head_dim = head_dim, .format = format}, 300,
+                                   {{1, 2, 65, 129, 300}, {64, 128, 256, 300}, {299, 300}});
+    }
+  }
+}
+
+// Prompts of several units: whole, one CTA goes over all; in chunks, a cluster does.
+TEST(AttentionPrefillBits, DoNotDependOnWhoTakesAUnit) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t head_dim : {64, 96, 128}) {
+    expect_same_bits_however_cut(
+        {.num_heads = 16, .num_kv_heads = 2, .head_dim = head_dim}, 5000,
+        {{1020, 1030, 2048, 2049, 2070, 4100, 4999, 5000}, {1024, 4096, 4200, 5000}});
+  }
+}
+
+TEST(AttentionPrefillGraph, ReadsLengthsAndQueriesAtReplay) {
+  BRAID_NEEDS_CUDA();
+  const std::vector<QueryRange> longest = {{40, 700}, {64, 64}, {9, 2000}, {33, 1100}};
+  AttentionProblem problem({}, longest, /*seed=*/10);
+  const Stream stream;
+  const Graph graph = Graph::capture(
+      stream, [&] { kernels::launch_attention_prefill(problem.params(0, 4), 146, stream.get()); });
+  for (const auto& ranges :
+       {longest, std::vector<QueryRange>{{1, 1}, {0, 0}, {1, 1}, {0, 9}},
+        std::vector<QueryRange>{{0, 0}, {0, 0}, {0, 0}, {0, 0}},
+        std::vector<QueryRange>{{1, 657}, {63, 63}, {50, 1999}, {20, 1025}}, longest}) {
+    problem.set_ranges(ranges);
+    problem.poison();
+    graph.launch(stream);
+    graph.launch(stream);
+    stream.wait();
+    EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, 4), "");
+  }
+}
+
+// Layer after layer, where a launch begins while the one before still runs.
+TEST(AttentionPrefillGraph, RunsLaunchesThatOverlap) {
+  BRAID_NEEDS_CUDA();
+  for (const auto& ranges :
+       {std::vector<QueryRange>{{16, 2100}}, std::vector<QueryRange>{{300, 300}, {7, 1500}}}) {
+    AttentionProblem problem({.num_heads = 32, .num_kv_heads = 4}, ranges, /*seed=*/11);
+    const int32_t count = problem.num_sequences();
+    const auto once = problem.prefill(0, count);
+    EXPECT_EQ(problem.why_wrong(once, 0, count), "");
+    const Stream stream;
+    const Graph graph = Graph::capture(stream, [&] {
+      for (int32_t layer = 0; layer < 40; ++layer) {
+        kernels::launch_attention_prefill(problem.params(0, count), problem.num_tokens(),
+                                          stream.get());
       }
-      EXPECT_EQ(begin, kLength);
+    });
+    for (int replay = 0; replay < 10; ++replay) {
+      problem.poison();
+      graph.launch(stream);
+      stream.wait();
+      ASSERT_TRUE(same_bits(problem.download_out(), once));
     }
   }
 }

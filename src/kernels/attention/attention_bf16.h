@@ -95,8 +95,8 @@ struct AttentionBf16Params {
       nullptr;                // [S, max_kv_blocks], rows hold ceil(context_len / block_size)
   int32_t num_sequences = 0;  // S, up to kMaxAttentionSequences; 0 launches nothing
   int32_t max_kv_blocks = 0;
-  int32_t num_heads = 0;  // group * num_kv_heads, group up to 16
-  float softmax_scale = 0.0f;
+  int32_t num_heads = 0;       // group * num_kv_heads, group up to 16
+  float softmax_scale = 0.0f;  // > 0
 };
 
 // Empty when the kernels can run p; otherwise one sentence naming the field and its value.
