@@ -283,9 +283,7 @@ class Loader {
 
 }  // namespace
 
-kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config) {
-  return adapter_shapes(config).moe;
-}
+kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config) { return adapter_shapes(config).moe; }
 
 std::string why_not_on_gpu(const ModelConfig& config) {
   const kernels::MoeLayerParams moe = {.sizes = gpu_moe_sizes(config)};

@@ -78,6 +78,8 @@ std::string why_unsupported(const AttentionBf16Params& p) {
   if (p.num_sequences == 0) return "";
   if (p.max_kv_blocks < 1)
     return fmt::format("max_kv_blocks = {}, need 1 or more", p.max_kv_blocks);
+  if (!(p.softmax_scale > 0))
+    return fmt::format("softmax_scale = {}, need a number above 0", p.softmax_scale);
   if (p.q == nullptr || p.out == nullptr) return "q or out is null";
   if (p.query_indptr == nullptr || p.context_len == nullptr || p.block_table == nullptr)
     return "query_indptr, context_len or block_table is null";

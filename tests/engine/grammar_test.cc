@@ -1,10 +1,10 @@
 // Grammars in the engine: masks in the sampler, ends, limits. The grammars themselves are tested in
 // tests/grammar.
 
-#include <algorithm>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <regex>
 

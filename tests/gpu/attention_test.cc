@@ -386,6 +386,7 @@ TEST(AttentionBf16Limits, NameTheFieldTheValueAndTheRemedy) {
             "q_stride = 1000, need a multiple of 8 from 1024 on");
   EXPECT_EQ(why([](auto& p) { p.num_sequences = 5000; }), "num_sequences = 5000, need 0 to 1024");
   EXPECT_EQ(why([](auto& p) { p.max_kv_blocks = 0; }), "max_kv_blocks = 0, need 1 or more");
+  EXPECT_EQ(why([](auto& p) { p.softmax_scale = 0; }), "softmax_scale = 0, need a number above 0");
   EXPECT_EQ(why([](auto& p) { p.kv.format = kE4m3, p.kv.k_scale = 0; }),
             "k_scale = 0 and v_scale = 1, need numbers above 0");
   EXPECT_EQ(why([](auto& p) { p.q = nullptr; }), "q or out is null");

@@ -28,7 +28,11 @@ struct DecodeConfig {
       kStageKeys * kDim * static_cast<int>(element_bytes(kFormat));  // of keys or of values
   // Floats of a head's row of warps' sums; the 4 spread rows over banks.
   static constexpr int kRow = kDim + 4;
-  static constexpr int kJoinBytes = kConsumers * kHeads * kRow * 4;
+  // Warps leave their sums for each other so many at a time. Eight do in two rounds, which makes
+  // room for a ring of more than a unit: memory would idle while a unit's sums are joined.
+  static constexpr int kJoinRounds = kConsumers == 8 ? 2 : 1;
+  static constexpr int kJoinWarps = kConsumers / kJoinRounds;
+  static constexpr int kJoinBytes = kJoinWarps * kHeads * kRow * 4;
   static constexpr int kCtasPerSm =
       kSmallSums ? (kFormat == KvFormat::kBf16 ? 1 : 2) : (kJoinBytes > 30 * 1024 ? 1 : 2);
   static constexpr bool kQInShared = kDim * kHeadTiles > 256;  // not in registers
@@ -66,7 +70,7 @@ inline constexpr int kUnitSlots = 4;
 template <class Config>
 struct DecodeShared {
   alignas(128) uint8_t ring[Config::kStages][2][Config::kPieceBytes];  // keys, values
-  alignas(16) float out[Config::kConsumers][Config::kHeads][Config::kRow];
+  alignas(16) float out[Config::kJoinWarps][Config::kHeads][Config::kRow];
   alignas(16) uint4 q[Config::kQBytes / 16];  // as the lanes read it
   float2 max_and_sum[Config::kConsumers][Config::kHeads];
   uint64_t full[Config::kStages], empty[Config::kStages];

@@ -18,25 +18,28 @@ namespace braid::kernels {
 // The weighted sum of parts, each with its own maximum (as a power of two) and sum of weights:
 // `load` gives part i's. Parts are added in their order.
 struct JoinedSum {
-  float max = 0, sum = 0;
+  float max = -INFINITY, sum = 0;
   float4 out = {};
+
+  // Once max is that of all parts.
+  __device__ __forceinline__ void add(float2 max_and_sum, const float4& part) {
+    const float weight = exp2_approximate(max_and_sum.x - max);
+    sum = fmaf(weight, max_and_sum.y, sum);
+    out.x = fmaf(weight, part.x, out.x);
+    out.y = fmaf(weight, part.y, out.y);
+    out.z = fmaf(weight, part.z, out.z);
+    out.w = fmaf(weight, part.w, out.w);
+  }
 };
 template <int kUnroll, class LoadMaxAndSum, class LoadOut>
 __device__ __forceinline__ JoinedSum join_parts(int count, LoadMaxAndSum load_max_and_sum,
                                                 LoadOut load_out) {
-  JoinedSum joined = {.max = -INFINITY};
+  JoinedSum joined;
 #pragma unroll kUnroll
   for (int i = 0; i < count; ++i) joined.max = fmaxf(joined.max, load_max_and_sum(i).x);
 #pragma unroll kUnroll
   for (int i = 0; i < count; ++i) {
-    const float2 max_and_sum = load_max_and_sum(i);
-    const float4 out = load_out(i);
-    const float weight = exp2_approximate(max_and_sum.x - joined.max);
-    joined.sum = fmaf(weight, max_and_sum.y, joined.sum);
-    joined.out.x = fmaf(weight, out.x, joined.out.x);
-    joined.out.y = fmaf(weight, out.y, joined.out.y);
-    joined.out.z = fmaf(weight, out.z, joined.out.z);
-    joined.out.w = fmaf(weight, out.w, joined.out.w);
+    joined.add(load_max_and_sum(i), load_out(i));
   }
   return joined;
 }
@@ -239,7 +242,7 @@ class DecodeConsumer {
   // Joins the warps' sums. Whether all units of the sequence are done is asked, but not waited for:
   // the answer is looked at a unit later.
   __device__ __forceinline__ void finish(const DecodeUnit& u) {
-    // --- sums of the warp to shared memory ---
+    // --- sums of the warps ---
 #pragma unroll
     for (int t = 0; t < kHeadTiles; ++t) {
 #pragma unroll
@@ -247,9 +250,70 @@ class DecodeConsumer {
         float sum = sum_[t][e];
 #pragma unroll
         for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
-        const int head = 8 * t + 2 * column_ + e;
-        if (row_ == 0) shared_.max_and_sum[warp_][head] = make_float2(max_[t][e], sum);
-        float* const out = shared_.out[warp_][head];
+        if (row_ == 0)
+          shared_.max_and_sum[warp_][8 * t + 2 * column_ + e] = make_float2(max_[t][e], sum);
+      }
+    }
+    if (warp_ < Config::kJoinWarps) leave_out();
+    find_out_if_last();
+    barrier();
+    join_units();
+
+    // --- join them ---
+    constexpr int kQuads = kDim / 4, kThreads = 32 * Config::kConsumers;
+    const auto part = [&](int w, int head, int dim) {
+      return *reinterpret_cast<const float4*>(&shared_.out[w][head][dim]);
+    };
+    if constexpr (Config::kJoinRounds == 1) {
+      for (int i = threadIdx.x; i < group_ * kQuads; i += kThreads) {
+        const int head = i / kQuads, dim = i % kQuads * 4;
+        store_unit(u, head, dim,
+                   join_parts<Config::kConsumers>(
+                       Config::kConsumers, [&](int w) { return shared_.max_and_sum[w][head]; },
+                       [&](int w) { return part(w, head, dim); }));
+      }
+    } else {
+      static_assert(Config::kJoinRounds == 2 && Config::kHeads * kQuads <= kThreads);
+      const int head = threadIdx.x / kQuads, dim = threadIdx.x % kQuads * 4;
+      const bool joins = head < group_;
+      JoinedSum joined;
+      const auto add_round = [&](int first) {
+#pragma unroll
+        for (int w = 0; w < Config::kJoinWarps; ++w)
+          joined.add(shared_.max_and_sum[first + w][head], part(w, head, dim));
+      };
+      if (joins) {
+#pragma unroll
+        for (int w = 0; w < Config::kConsumers; ++w)
+          joined.max = fmaxf(joined.max, shared_.max_and_sum[w][head].x);
+        add_round(0);
+      }
+      barrier();
+      if (warp_ >= Config::kJoinWarps) leave_out();
+      barrier();
+      if (joins) {
+        add_round(Config::kJoinWarps);
+        store_unit(u, head, dim, joined);
+      }
+    }
+    barrier();
+    pending_ = u.num_splits > 1;
+    if (!pending_) return;
+    pending_unit_ = u;
+    if (threadIdx.x == 0) {
+      // What all of the CTA wrote before the barrier.
+      splits_done_before_ = fetch_count_release(
+          workspace_.splits_done + int64_t{u.sequence} * p_.kv.num_kv_heads + u.kv_head);
+    }
+  }
+
+  // This warp's sums of values, for the others.
+  __device__ __forceinline__ void leave_out() {
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float* const out = shared_.out[warp_ % Config::kJoinWarps][8 * t + 2 * column_ + e];
 #pragma unroll
         for (int m = 0; m < kDim / 16; ++m) {
           const bool eight = m < kDim / 64 * 4;
@@ -259,36 +323,18 @@ class DecodeConsumer {
         }
       }
     }
-    find_out_if_last();
-    barrier();
-    join_units();
+  }
 
-    // --- join them ---
-    constexpr int kQuads = kDim / 4;
-    const int64_t rows_of_head = int64_t{u.sequence} * p_.kv.num_kv_heads + u.kv_head;
-    const int64_t first_row = rows_of_head * kMaxSplits * group_;
-    for (int i = threadIdx.x; i < group_ * kQuads; i += 32 * Config::kConsumers) {
-      const int head = i / kQuads, dim = i % kQuads * 4;
-      const JoinedSum joined = join_parts<Config::kConsumers>(
-          Config::kConsumers, [&](int w) { return shared_.max_and_sum[w][head]; },
-          [&](int w) { return *reinterpret_cast<const float4*>(&shared_.out[w][head][dim]); });
-      if (u.num_splits == 1) {
-        store(u, head, dim, joined);
-        continue;
-      }
-      const int64_t row = first_row + u.split * group_ + head;
-      *reinterpret_cast<float4*>(workspace_.partial_out + row * kDim + dim) = joined.out;
-      if (dim == 0)
-        reinterpret_cast<float2*>(workspace_.max_and_sum)[row] =
-            make_float2(joined.max, joined.sum);
-    }
-    barrier();
-    pending_ = u.num_splits > 1;
-    if (!pending_) return;
-    pending_unit_ = u;
-    if (threadIdx.x == 0) {
-      // What all of the CTA wrote before the barrier.
-      splits_done_before_ = fetch_count_release(workspace_.splits_done + rows_of_head);
+  // The output, or a partial sum of the unit.
+  __device__ __forceinline__ void store_unit(const DecodeUnit& u, int head, int dim,
+                                             const JoinedSum& joined) {
+    if (u.num_splits == 1) return store(u, head, dim, joined);
+    const int64_t row =
+        ((int64_t{u.sequence} * p_.kv.num_kv_heads + u.kv_head) * kMaxSplits + u.split) * group_ +
+        head;
+    *reinterpret_cast<float4*>(workspace_.partial_out + row * kDim + dim) = joined.out;
+    if (dim == 0) {
+      reinterpret_cast<float2*>(workspace_.max_and_sum)[row] = make_float2(joined.max, joined.sum);
     }
   }
 
