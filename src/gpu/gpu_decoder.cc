@@ -101,6 +101,7 @@ void GpuDecoder::enqueue(const StepShape& shape, const StepInputs& inputs,
        .adapters = adapters == nullptr ? nullptr : adapters->embedding,
        .adapter_slot_of_token = adapters == nullptr ? nullptr : inputs.adapter_slot_of_token()},
       stream);
+  mark("embedding");
   tap(-1, "embedding", residual_);
   norm(step, norm_after(-1), /*add_delta=*/false);
   for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
@@ -137,6 +138,7 @@ void GpuDecoder::enqueue(const StepShape& shape, const StepInputs& inputs,
           .y_float = logits_.as<float>(),
           .y_stride = logits_stride()},
          stream);
+  mark("lm_head");
 }
 
 const DeviceBuffer& GpuDecoder::norm_after(int32_t layer) const {
@@ -154,6 +156,7 @@ void GpuDecoder::norm(const Launch& step, const DeviceBuffer& weight, bool add_d
                             .mean_size = config_.hidden_size,
                             .eps = config_.rms_norm_eps},
                            step.stream);
+  mark("norm");
 }
 
 void GpuDecoder::linear(const Linear& l, CudaStream stream) {
@@ -196,6 +199,7 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
           .y = qkv_.as<Bf16>(),
           .y_stride = row},
          step.stream);
+  mark("qkv");
   tap(layer, "qkv", qkv_);
   const kernels::PagedKv kv = paged_kv(layer);
   kernels::launch_rope_kv_write({.qkv = qkv_.as<Bf16>(),
@@ -211,6 +215,7 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
                                  .num_heads = config_.num_attention_heads,
                                  .rotary_dim = config_.head_dim},
                                 step.stream);
+  mark("rope, KV write");
   kernels::AttentionBf16Params p = {
       .q = qkv_.as<Bf16>(),
       .q_stride = row,
@@ -230,6 +235,7 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
   p.block_table += int64_t{decodes} * limits_.max_kv_blocks;
   p.num_sequences = step.shape.num_prefills;
   kernels::launch_attention_prefill(p, num_tokens - decodes, step.stream);
+  mark("attention");
   tap(layer, "attended", attended_);
   linear({.num_rows = num_tokens,
           .layer = weights.o_proj,
@@ -240,6 +246,7 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
           .y = delta_.as<Bf16>(),
           .y_stride = hidden},
          step.stream);
+  mark("o");
   tap(layer, "attention_out", delta_);
 }
 
@@ -256,6 +263,7 @@ void GpuDecoder::mixture(const Launch& step, int32_t layer) {
           .y_float = router_logits_.as<float>(),
           .y_stride = config_.num_experts},
          step.stream);
+  mark("router");
   tap(layer, "router_logits", router_logits_);
   const kernels::MoePlan plan =
       kernels::plan_moe_layer(weights_.moe, num_tokens, adapters != nullptr, num_sms_);
@@ -282,6 +290,7 @@ void GpuDecoder::mixture(const Launch& step, int32_t layer) {
     p.num_slots = limits_.num_adapter_slots;
   }
   kernels::launch_moe_layer(p, plan, step.stream, side_.get());
+  mark("mixture");
   tap(layer, "moe_out", delta_);
 }
 
@@ -299,6 +308,7 @@ void GpuDecoder::dense_mlp(const Launch& step, int32_t layer) {
           .y = gate_up_.as<Bf16>(),
           .y_stride = 2 * int64_t{inner}},
          step.stream);
+  mark("gate_up");
   tap(layer, "gate_up", gate_up_);
   kernels::launch_silu_mul({.gate = gate_up_.as<Bf16>(),
                             .up = gate_up_.as<Bf16>() + inner,
@@ -308,6 +318,7 @@ void GpuDecoder::dense_mlp(const Launch& step, int32_t layer) {
                             .num_tokens = num_tokens,
                             .intermediate_size = inner},
                            step.stream);
+  mark("silu");
   tap(layer, "activated", activated_);
   linear({.num_rows = num_tokens,
           .layer = weights.down_proj,
@@ -318,6 +329,7 @@ void GpuDecoder::dense_mlp(const Launch& step, int32_t layer) {
           .y = delta_.as<Bf16>(),
           .y_stride = weights_.moe.hidden_size},
          step.stream);
+  mark("down");
   tap(layer, "mlp_out", delta_);
 }
 

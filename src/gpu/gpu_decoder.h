@@ -56,6 +56,12 @@ class GpuDecoder {
   using Tap = std::function<void(int32_t layer, std::string_view what, const DeviceBuffer& rows)>;
   void set_tap(Tap tap) { tap_ = std::move(tap); }
 
+  // Called whenever all launches of an operation are on the stream: "embedding"; of a layer "norm",
+  // "qkv", "rope, KV write", "attention", "o", "norm", then "router", "mixture" or "gate_up",
+  // "silu", "down"; "norm" and "lm_head". Names are literals.
+  using Mark = std::function<void(std::string_view operation)>;
+  void set_mark(Mark mark) { mark_ = std::move(mark); }
+
   // Device memory of buffers and workspaces for these limits, without weights and KV cache.
   static size_t buffer_bytes(const ModelConfig& config, const StepLimits& limits,
                              int32_t max_lora_rank);
@@ -94,6 +100,9 @@ class GpuDecoder {
   void tap(int32_t layer, std::string_view what, const DeviceBuffer& rows) const {
     if (tap_) tap_(layer, what, rows);
   }
+  void mark(std::string_view operation) const {
+    if (mark_) mark_(operation);
+  }
 
   const ModelConfig config_;
   const GpuWeights& weights_;
@@ -113,6 +122,7 @@ class GpuDecoder {
   kernels::LinearWorkspace linear_workspace_;
   ForkJoin side_;
   Tap tap_;
+  Mark mark_;
 };
 
 }  // namespace braid
