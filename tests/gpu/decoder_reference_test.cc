@@ -97,6 +97,11 @@ TEST_P(DecoderReferenceTest, AcceptsItsOwnStages) {
   }
 }
 
+TEST_P(DecoderReferenceTest, AcceptsAStepOfNoTokens) {
+  DecoderReference reference = this->reference(WeightFormat::kFp8Block128);
+  EXPECT_EQ(reference.check({.query_indptr = {0}}, {}).why_wrong, "");
+}
+
 // One element of one row of any stage, by 5 %.
 TEST_P(DecoderReferenceTest, SeesOneWrongElement) {
   const ForwardBatch batch = this->batch();

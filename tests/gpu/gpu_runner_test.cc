@@ -312,26 +312,6 @@ TEST_P(GpuRunnerTest, APrefixOfAnothersBlocksGivesTheSameBits) {
   }
 }
 
-TEST_P(GpuRunnerTest, DEMO) {
-  const auto all = sequences({10, 17, 33, 49});
-  int differ = 0, n = 0;
-  for (int32_t b = 1; b < 4; ++b) {
-    const int32_t len = static_cast<int32_t>(all[static_cast<size_t>(b)].token_ids.size());
-    const Logits last = on_gpu(all, Schedule{{{b, len - 1}}, {{0, 10}, {b, 1}}});
-    const Logits first = on_gpu(all, Schedule{{{b, len - 1}}, {{b, 1}, {0, 10}}});
-    const auto vocab = static_cast<size_t>(config_.vocab_size);
-    const auto& x = last[static_cast<size_t>(b)];
-    const auto& y = first[static_cast<size_t>(b)];
-    const double e = relative_l2(std::span(x).last(vocab), std::span(y).last(vocab));
-    printf(
-        "DEMO length %d: one-token chunk behind a prefill against leading: relative L2 %.2e, "
-        "others equal %d\n",
-        len, e, last[0] == first[0]);
-    differ += e > 0, ++n;
-  }
-  printf("DEMO %d of %d differ\n", differ, n);
-}
-
 INSTANTIATE_TEST_SUITE_P(Models, GpuRunnerTest, testing::Values("mixtral", "qwen3_moe"),
                          [](const auto& test) { return std::string(test.param); });
 
