@@ -26,6 +26,10 @@ std::string sizes_problem(const ForwardBatch& b) {
     return differs("query_indptr", b.query_indptr.size(), num_sequences + 1);
   }
   if (b.max_kv_blocks < 0) return fmt::format("max_kv_blocks = {}, need >= 0", b.max_kv_blocks);
+  if (b.num_decodes < 0 || b.num_decodes > b.num_sequences()) {
+    return fmt::format("num_decodes = {}, need 0 to {}, the number of sequences", b.num_decodes,
+                       b.num_sequences());
+  }
   const size_t table = num_sequences * static_cast<size_t>(b.max_kv_blocks);
   if (b.block_table.size() != table) return differs("block_table", b.block_table.size(), table);
   return "";
@@ -51,6 +55,10 @@ std::string sequence_problem(const ForwardBatch& b, const BatchLimits& limits, s
     return fmt::format(
         "query_indptr gives sequence {} the tokens [{}, {}) of {}, need at least one", s, begin,
         end, b.num_tokens());
+  }
+  if (static_cast<int32_t>(s) < b.num_decodes && end - begin != 1) {
+    return fmt::format("sequence {} has {} tokens, need one: num_decodes is {}", s, end - begin,
+                       b.num_decodes);
   }
   const int32_t context = b.context_len[s], block_size = limits.kv_block_size;
   if (context < end - begin || (context - 1) / block_size >= b.max_kv_blocks) {

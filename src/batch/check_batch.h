@@ -19,7 +19,8 @@ struct BatchLimits {
 // value. Linear in tokens and blocks: cheap beside a step. What it holds:
 //
 //   - one entry a token in each token array, indices in range, no kv_slot twice;
-//   - sequences cover the tokens without gap, each with at least one;
+//   - sequences cover the tokens without gap, each with at least one, the first num_decodes with
+//     exactly one;
 //   - the tokens of a sequence stand at positions context_len - n ... context_len - 1, and its
 //     block table puts each of them exactly where kv_slot_of_token says;
 //   - logits_token rises.

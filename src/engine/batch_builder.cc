@@ -15,6 +15,7 @@ void build_batch(std::span<const ScheduledChunk> chunks, int32_t block_size, For
   batch.context_len.clear();
   batch.logits_token.clear();
   batch.max_kv_blocks = 0;
+  batch.num_decodes = 0;
 
   for (const ScheduledChunk& chunk : chunks) {
     const RequestState& request = *chunk.request;
@@ -28,9 +29,14 @@ void build_batch(std::span<const ScheduledChunk> chunks, int32_t block_size, For
       batch.adapter_slot_of_token.push_back(request.adapter_slot);
       batch.kv_slot_of_token.push_back(request.blocks[position / block_size] * block_size +
                                        position % block_size);
+      if (!chunk.is_decode && position + 1 < end) continue;
+      batch.query_indptr.push_back(batch.num_tokens());
+      batch.context_len.push_back(position + 1);
     }
-    batch.query_indptr.push_back(batch.num_tokens());
-    batch.context_len.push_back(end);
+    if (chunk.is_decode) {
+      BRAID_CHECK_EQ(batch.num_decodes, first_token);
+      batch.num_decodes += chunk.num_tokens;
+    }
     batch.max_kv_blocks = std::max(batch.max_kv_blocks, num_blocks);
     for (int32_t row = 0; row < chunk.num_prompt_rows; ++row)
       batch.logits_token.push_back(first_token + chunk.first_prompt_row + row);
@@ -38,11 +44,15 @@ void build_batch(std::span<const ScheduledChunk> chunks, int32_t block_size, For
     if (chunk.samples) batch.logits_token.push_back(batch.num_tokens() - 1);
   }
 
-  batch.block_table.assign(chunks.size() * batch.max_kv_blocks, 0);
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto& blocks = chunks[i].request->blocks;
+  batch.block_table.assign(batch.context_len.size() * batch.max_kv_blocks, 0);
+  auto row = batch.block_table.begin();
+  for (const ScheduledChunk& chunk : chunks) {
+    const auto& blocks = chunk.request->blocks;
     const auto count = std::min<size_t>(blocks.size(), batch.max_kv_blocks);
-    std::copy_n(blocks.begin(), count, batch.block_table.begin() + i * batch.max_kv_blocks);
+    for (int32_t i = 0; i < (chunk.is_decode ? chunk.num_tokens : 1); ++i) {
+      std::copy_n(blocks.begin(), count, row);
+      row += batch.max_kv_blocks;
+    }
   }
 }
 

@@ -80,6 +80,8 @@ Result<OpenedRunner> open_cpu_runner(const EngineConfig& config, const ModelConf
 // What the kernels take: the largest mixture that is tested, and what routing sorts in shared
 // memory.
 constexpr int32_t kMaxGpuBatchTokens = 8192, kMaxGpuAdapters = 512;
+constexpr int32_t kMaxGpuBatchSize =
+    kernels::kMaxAttentionSequences - Scheduler::kMaxRecomputedTokens;
 
 double gigabytes(size_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 
@@ -98,7 +100,8 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
       config.adapter_device_bytes > 0 ? config.adapter_device_bytes : before.memory_bytes / 10;
   GpuRunnerOptions options = {
       .limits = {.max_tokens = config.max_batch_tokens,
-                 .max_sequences = std::min(config.max_batch_size, config.max_batch_tokens),
+                 .max_sequences = std::min(config.max_batch_size + Scheduler::kMaxRecomputedTokens,
+                                           config.max_batch_tokens),
                  .max_logits = config.max_batch_size + Scheduler::kMaxPromptRows,
                  .num_adapter_slots = config.max_adapters},
       .max_lora_rank = config.max_lora_rank,
@@ -157,9 +160,9 @@ std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
   if (config.kv_block_size < 16 || (config.kv_block_size & (config.kv_block_size - 1)) != 0)
     return fmt::format("kv_block_size is {}, on a GPU it is a power of two from 16 on",
                        config.kv_block_size);
-  if (config.max_batch_size > kernels::kMaxAttentionSequences)
+  if (config.max_batch_size > kMaxGpuBatchSize)
     return fmt::format("max_batch_size is {}, on a GPU it is at most {}", config.max_batch_size,
-                       kernels::kMaxAttentionSequences);
+                       kMaxGpuBatchSize);
   if (config.max_batch_tokens > kMaxGpuBatchTokens)
     return fmt::format("max_batch_tokens is {}, on a GPU it is at most {}", config.max_batch_tokens,
                        kMaxGpuBatchTokens);

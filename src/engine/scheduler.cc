@@ -77,6 +77,7 @@ std::span<const ScheduledChunk> Scheduler::schedule() {
   chunks_.clear();
   tokens_left_ = options_.max_batch_tokens;
   prompt_rows_left_ = kMaxPromptRows;
+  recomputed_left_ = kMaxRecomputedTokens;
   const int64_t preemptions_before = num_preemptions_;
 
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -91,9 +92,7 @@ std::span<const ScheduledChunk> Scheduler::schedule() {
   if (num_preemptions_ == preemptions_before) admit_waiting();
   // Nothing else to do than to wait for an adapter on its way to the device.
   while (chunks_.empty() && adapters_.wait_for_one()) admit_waiting();
-  // A GPU takes the one-token sequences in front by a kernel of their own: which ones that are must
-  // not depend on what else is in the step.
-  std::ranges::stable_partition(chunks_, [](const auto& chunk) { return chunk.num_tokens == 1; });
+  std::ranges::stable_partition(chunks_, &ScheduledChunk::is_decode);
   return chunks_;
 }
 
@@ -236,7 +235,9 @@ void Scheduler::give_back(RequestState& request) {
 void Scheduler::schedule_chunk(RequestState& request) {
   const int32_t begin = request.num_computed;
   int32_t num_tokens = std::min(request.num_remaining(), tokens_left_);
-  ScheduledChunk chunk = {.request = &request};
+  ScheduledChunk chunk = {.request = &request, .is_decode = begin >= request.num_prompt};
+  num_tokens =
+      std::min(num_tokens, chunk.is_decode ? 1 + recomputed_left_ : request.num_prompt - begin);
   if (request.needs_prompt_logprobs()) {
     const auto done = static_cast<int32_t>(request.prompt_logprobs.size());
     // Tokens before `done` are recomputed after a preemption: their rows are known.
@@ -248,6 +249,7 @@ void Scheduler::schedule_chunk(RequestState& request) {
     prompt_rows_left_ -= chunk.num_prompt_rows;
   }
   if (num_tokens <= 0) return;
+  if (chunk.is_decode) recomputed_left_ -= num_tokens - 1;
   chunk.num_tokens = num_tokens;
   chunk.samples = num_tokens == request.num_remaining();
   tokens_left_ -= num_tokens;

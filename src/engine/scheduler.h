@@ -27,6 +27,7 @@ struct SchedulerOptions {
 struct ScheduledChunk {
   RequestState* request = nullptr;
   int32_t num_tokens = 0;
+  bool is_decode = false;        // tokens of the reply; else of the prompt
   int32_t first_prompt_row = 0;  // of the chunk's tokens, those whose logits give the log
   int32_t num_prompt_rows = 0;   // probability of the prompt token after them
   bool samples = false;          // the chunk ends the known tokens: its last logits give the next
@@ -36,7 +37,9 @@ struct ScheduledChunk {
 //
 // A step takes the next token of every decoding request, then prompt chunks of requests already
 // running, oldest first, then admits waiting ones while tokens, places, blocks and adapter slots
-// last. Chunks of one token stand in front.
+// last. Chunks of replies stand in front: a chunk has tokens of the prompt or of the reply, also
+// when a request computes both again, so that what computes a token does not depend on how often it
+// was computed and on what else was in the step.
 //
 // Who is admitted next. Each adapter, and the base as one of them, has a virtual time: the tokens
 // computed for it divided by its share. Of the highest priority that waits, the adapter with the
@@ -52,7 +55,8 @@ struct ScheduledChunk {
 // A request is admitted when the blocks of all its tokens so far are there; whose turn it is and
 // finds none is not passed by anybody, for small requests must not starve large ones. When a
 // decoding request finds no block, the youngest running request is preempted: it gives back
-// everything, waits again, and later recomputes prompt and reply (mostly prefix hits).
+// everything, waits again, and later recomputes prompt and reply (mostly prefix hits), of all
+// replies kMaxRecomputedTokens in a step at most beside the one token a request.
 //
 // Nothing deadlocks: the oldest running request is never preempted and fits into the cache alone,
 // so it always ends; a request that waits has an adapter whose virtual time stands still while that
@@ -67,6 +71,9 @@ class Scheduler {
 
   // Rows of prompt logits in one step: they bound the logits buffer.
   static constexpr int32_t kMaxPromptRows = 64;
+
+  // Tokens of replies in one step beyond max_running: they bound the sequences of a batch.
+  static constexpr int32_t kMaxRecomputedTokens = 64;
 
   Scheduler(const SchedulerOptions& options, AdapterResidency& adapters);
 
@@ -155,6 +162,7 @@ class Scheduler {
   std::vector<ScheduledChunk> chunks_;
   int32_t tokens_left_ = 0;       // of this step
   int32_t prompt_rows_left_ = 0;  // of this step
+  int32_t recomputed_left_ = 0;   // of this step
   int64_t step_ = 0;
   int32_t num_never_started_ = 0;
   int64_t num_preemptions_ = 0;

@@ -11,15 +11,6 @@
 namespace braid {
 namespace {
 
-// Leading sequences of one token: the ones that decode attention takes.
-int32_t num_decodes(const ForwardBatch& batch) {
-  int32_t count = 0;
-  while (count < batch.num_sequences() &&
-         batch.query_indptr[static_cast<size_t>(count) + 1] == count + 1)
-    ++count;
-  return count;
-}
-
 std::vector<int32_t> used_slots(const ForwardBatch& batch) {
   std::vector<int32_t> slots = batch.adapter_slot_of_token;
   std::sort(slots.begin(), slots.end());
@@ -76,7 +67,7 @@ std::span<const StepRow> GpuRunner::forward(const ForwardBatch& batch, const Ada
 
   const StepLimits& limits = options_.limits;
   StepShape shape = {.num_tokens = batch.num_tokens(),
-                     .num_decodes = num_decodes(batch),
+                     .num_decodes = batch.num_decodes,
                      .num_logits = static_cast<int32_t>(batch.logits_token.size()),
                      .with_adapters = !slots.empty()};
   shape.num_prefills = batch.num_sequences() - shape.num_decodes;

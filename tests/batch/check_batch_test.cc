@@ -31,6 +31,20 @@ TEST(CheckBatch, AcceptsWhatIsWellFormed) {
   EXPECT_EQ(why_malformed({.query_indptr = {0}}, kLimits), "");
 }
 
+TEST(CheckBatch, AcceptsNeighbouringTokensOfAReplyAsSequences) {
+  const ForwardBatch batch = {.token_ids = {10, 11, 0},
+                              .positions = {3, 4, 0},
+                              .adapter_slot_of_token = {2, 2, kNoAdapter},
+                              .kv_slot_of_token = {27, 4, 8},
+                              .query_indptr = {0, 1, 2, 3},
+                              .context_len = {4, 5, 1},
+                              .block_table = {6, 1, 6, 1, 2, -1},
+                              .max_kv_blocks = 2,
+                              .num_decodes = 2,
+                              .logits_token = {1, 2}};
+  EXPECT_EQ(why_malformed(batch, kLimits), "");
+}
+
 struct Fault {
   const char* name;
   std::function<void(ForwardBatch&)> make;
@@ -61,6 +75,12 @@ INSTANTIATE_TEST_SUITE_P(
               "block_table has 3 entries, need 4"},
         Fault{"table_width", [](auto& b) { b.max_kv_blocks = -1; },
               "max_kv_blocks = -1, need >= 0"},
+        Fault{"negative_decodes", [](auto& b) { b.num_decodes = -1; },
+              "num_decodes = -1, need 0 to 2, the number of sequences"},
+        Fault{"too_many_decodes", [](auto& b) { b.num_decodes = 3; },
+              "num_decodes = 3, need 0 to 2, the number of sequences"},
+        Fault{"decode_of_many_tokens", [](auto& b) { b.num_decodes = 1; },
+              "sequence 0 has 3 tokens, need one: num_decodes is 1"},
         Fault{"token", [](auto& b) { b.token_ids[1] = 100; },
               "token_ids[1] = 100, need a value in [0, 100)"},
         Fault{"negative_token", [](auto& b) { b.token_ids[0] = -1; },

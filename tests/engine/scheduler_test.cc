@@ -52,10 +52,15 @@ class Steps {
     int32_t num_tokens = 0;
     std::map<int32_t, int32_t> running;
     const auto chunks = scheduler_.schedule();
-    const auto is_one_token = [](const ScheduledChunk& chunk) { return chunk.num_tokens == 1; };
-    ASSERT_TRUE(std::ranges::is_partitioned(chunks, is_one_token));
+    ASSERT_TRUE(std::ranges::is_partitioned(chunks, &ScheduledChunk::is_decode));
+    int32_t num_sequences = 0;
     for (const ScheduledChunk& chunk : chunks) {
       RequestState& request = *chunk.request;
+      // Of prompt or reply, never of both: the place in the request alone decides.
+      ASSERT_EQ(chunk.is_decode, request.num_computed >= request.num_prompt);
+      ASSERT_TRUE(chunk.is_decode || request.num_computed + chunk.num_tokens <= request.num_prompt);
+      num_sequences += chunk.is_decode ? chunk.num_tokens : 1;
+      largest_reply_chunk = std::max(largest_reply_chunk, chunk.is_decode ? chunk.num_tokens : 0);
       const auto adapter = static_cast<int32_t>(request.adapter_id);
       if (started.emplace(request.id, step_).second) order.push_back(request.id);
       ASSERT_EQ(request.adapter != nullptr, request.adapter_slot >= 0);
@@ -68,6 +73,7 @@ class Steps {
       if (request.num_generated() == request.sampling.max_tokens) ended.push_back(&request);
     }
     ASSERT_LE(num_tokens, options_.max_batch_tokens);
+    ASSERT_LE(num_sequences, options_.max_running + Scheduler::kMaxRecomputedTokens);
     ASSERT_TRUE(num_tokens > 0 || scheduler_.is_empty()) << "nothing runs at step " << step_;
     for (RequestState* request : ended) {
       longest_wait = std::max(longest_wait, started.at(request->id) - arrived_.at(request->id));
@@ -121,6 +127,7 @@ class Steps {
   std::map<RequestId, int64_t> started;
   std::vector<RequestId> order;  // of starts
   int64_t longest_wait = 0;      // steps, of those that ended
+  int32_t largest_reply_chunk = 0;
 
  private:
   SchedulerOptions options_;
@@ -299,6 +306,18 @@ TEST(Scheduler, ServesAllWhenMemoryHoldsFewerThanThereAreSlots) {
     memory.pass_time();
   }
   for (int32_t adapter = -1; adapter < 12; ++adapter) EXPECT_EQ(run.finished[adapter], 20);
+}
+
+TEST(Scheduler, ComputesRepliesAgainInLargeChunks) {
+  SchedulerOptions options = few_places(2);
+  options.max_batch_tokens = 200;
+  options.num_blocks = 60;  // 240 tokens, where the two have 300 in the end
+  Steps run(options);
+  run.add({.prompt = 50, .reply = 100});
+  run.add({.prompt = 50, .reply = 100});
+  run.finish();
+  EXPECT_GT(run.scheduler().num_preemptions(), 0);
+  EXPECT_EQ(run.largest_reply_chunk, 1 + Scheduler::kMaxRecomputedTokens);
 }
 
 TEST(Scheduler, EndsWhateverTheLimits) {

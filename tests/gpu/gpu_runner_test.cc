@@ -24,6 +24,7 @@ namespace braid::test {
 namespace {
 
 constexpr int32_t kBlock = 16, kMaxTokens = 512;
+constexpr int32_t kAll = 1 << 20;  // prompts_and_replies: every token decodes
 
 // A runner with the adapters in its slots.
 class Device {
@@ -189,8 +190,11 @@ const std::vector<int32_t> kLengths = {37, 5, 64, 21, 18, 3, 40, 11, 33, 9, 26};
 TEST_P(GpuRunnerTest, EveryStageIsTheReferences) {
   const auto all = sequences(kLengths);
   for (const int32_t chunk : {1, 7, 64}) {
-    SCOPED_TRACE(fmt::format("chunk {}", chunk));
-    expect_reference(all, chunked(all, chunk));
+    for (const int32_t num_decodes : {0, 4, kAll}) {
+      if (num_decodes == kAll && chunk > 1) continue;
+      SCOPED_TRACE(fmt::format("chunk {}, {} decode", chunk, num_decodes));
+      expect_reference(all, prompts_and_replies(all, chunk, num_decodes));
+    }
   }
 }
 
@@ -201,7 +205,7 @@ TEST_P(GpuRunnerTest, EveryStageIsTheReferencesInBatchesOfAllSizes) {
     auto all = sequences(std::vector<int32_t>(64, 3));
     all.erase(all.begin(), all.end() - static_cast<ptrdiff_t>(size));
     std::vector<Chunk> step;
-    for (size_t s = 0; s < size; ++s) step.push_back({static_cast<int32_t>(s), 1});
+    for (size_t s = 0; s < size; ++s) step.push_back({static_cast<int32_t>(s), 1, true});
     expect_reference(all, Schedule(3, step));
   }
 }
@@ -210,7 +214,7 @@ TEST_P(GpuRunnerTest, EveryStageIsTheReferencesInBatchesOfAllSizes) {
 TEST_P(GpuRunnerTest, EveryStageIsTheReferencesForEachAdapterAlone) {
   for (const Sequence& sequence : sequences(std::vector<int32_t>(adapters_.size() + 1, 6))) {
     SCOPED_TRACE(fmt::format("slot {}", sequence.adapter_slot));
-    expect_reference({sequence}, {{{0, 4}}, {{0, 1}}, {{0, 1}}});
+    expect_reference({sequence}, {{{0, 4}}, {{0, 1, true}}, {{0, 1, true}}});
   }
 }
 
@@ -253,34 +257,49 @@ TEST_P(GpuRunnerTest, LogitsAreNearThoseOfOthers) {
 
 TEST_P(GpuRunnerTest, GraphsGiveTheBitsOfSingleLaunches) {
   const auto all = sequences(kLengths);
-  EXPECT_EQ(on_gpu(all, chunked(all, 1), true), on_gpu(all, chunked(all, 1), false));
+  const Schedule decodes = prompts_and_replies(all, 1, kAll);
+  EXPECT_EQ(on_gpu(all, decodes, true), on_gpu(all, decodes, false));
 }
 
 TEST_P(GpuRunnerTest, BitsDoNotDependOnWhatElseIsInTheBatch) {
   const auto all = sequences(kLengths);
-  for (const int32_t chunk : {1, 9}) {
-    const Logits together = on_gpu(all, chunked(all, chunk));
+  for (const int32_t num_decodes : {0, 5, kAll}) {
+    const Logits together = on_gpu(all, prompts_and_replies(all, 9, num_decodes));
     for (size_t s = 0; s < all.size(); s += 2) {
       const std::vector<Sequence> one = {all[s]};
-      EXPECT_EQ(on_gpu(one, chunked(one, chunk))[0], together[s]) << s;
+      EXPECT_EQ(on_gpu(one, prompts_and_replies(one, 9, num_decodes))[0], together[s]) << s;
     }
   }
 }
 
 TEST_P(GpuRunnerTest, APromptGivesTheSameBitsHoweverItIsCut) {
   const auto all = sequences({61, 40});
-  EXPECT_EQ(on_gpu(all, chunked(all, 64)), on_gpu(all, chunked(all, 9)));
+  const Logits whole = on_gpu(all, chunked(all, 64));
+  // 60 and 20: one token is left of the first, 39 and 13 of the second.
+  for (const int32_t chunk : {1, 9, 13, 20, 39, 60})
+    EXPECT_EQ(on_gpu(all, chunked(all, chunk)), whole) << chunk;
+}
+
+// As after a preemption: the prompt in other chunks, the reply as neighbouring sequences.
+TEST_P(GpuRunnerTest, AReplyGivesTheSameBitsComputedAgainAtOnce) {
+  const auto all = sequences({61, 40, 5});
+  const Logits one_by_one = on_gpu(all, prompts_and_replies(all, 64, 20));
+  const Schedule again = {{{0, 30}, {1, 19}},
+                          {{2, 3, true}, {0, 11}, {1, 1}},
+                          {{1, 20, true}, {0, 20, true}, {2, 2, true}}};
+  EXPECT_EQ(on_gpu(all, again), one_by_one);
 }
 
 // A sequence whose first blocks are another's, as the prefix cache has it.
 TEST_P(GpuRunnerTest, APrefixOfAnothersBlocksGivesTheSameBits) {
-  constexpr int32_t kShared = 2 * kBlock, kLength = kShared + 13, kAll = kLength + 3;
+  constexpr int32_t kShared = 2 * kBlock, kLength = kShared + 13, kEnd = kLength + 3;
   const auto batch_of = [](const Sequence& sequence, int32_t begin, int32_t end,
                            const std::vector<int32_t>& blocks) {
     ForwardBatch batch = {.query_indptr = {0, end - begin},
                           .context_len = {end},
                           .block_table = blocks,
-                          .max_kv_blocks = static_cast<int32_t>(blocks.size())};
+                          .max_kv_blocks = static_cast<int32_t>(blocks.size()),
+                          .num_decodes = begin >= kLength ? 1 : 0};
     for (int32_t p = begin; p < end; ++p) {
       batch.logits_token.push_back(batch.num_tokens());
       batch.token_ids.push_back(sequence.token_ids[static_cast<size_t>(p)]);
@@ -294,12 +313,12 @@ TEST_P(GpuRunnerTest, APrefixOfAnothersBlocksGivesTheSameBits) {
   const auto device = this->device();
   for (const int32_t slot : {kNoAdapter, 2, 5}) {
     const Sequence first = {random_tokens(config_, kLength, 7), slot};
-    Sequence second = {random_tokens(config_, kAll, 8), slot};
+    Sequence second = {random_tokens(config_, kEnd, 8), slot};
     std::copy_n(first.token_ids.begin(), kShared, second.token_ids.begin());
     // The rest of a prompt, then three tokens one by one.
     const auto rest = [&](const std::vector<int32_t>& blocks) {
       std::vector<float> logits = device->step(batch_of(second, kShared, kLength, blocks));
-      for (int32_t p = kLength; p < kAll; ++p) {
+      for (int32_t p = kLength; p < kEnd; ++p) {
         const auto row = device->step(batch_of(second, p, p + 1, blocks));
         logits.insert(logits.end(), row.begin(), row.end());
       }

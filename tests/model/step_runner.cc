@@ -54,6 +54,11 @@ Schedule all_at_once(const std::vector<Sequence>& sequences) {
 }
 
 Schedule chunked(const std::vector<Sequence>& sequences, int32_t chunk) {
+  return prompts_and_replies(sequences, chunk, 0);
+}
+
+Schedule prompts_and_replies(const std::vector<Sequence>& sequences, int32_t chunk,
+                             int32_t num_decodes) {
   Schedule schedule;
   std::vector<int32_t> done(sequences.size(), 0);
   for (size_t step = 0;; ++step) {
@@ -63,11 +68,13 @@ Schedule chunked(const std::vector<Sequence>& sequences, int32_t chunk) {
       const int32_t left = length(sequences[s]) - done[s];
       finished = finished && left == 0;
       if (left == 0 || step < s % 2 * s) continue;
-      const int32_t count = std::min(left, chunk);
-      chunks.push_back({static_cast<int32_t>(s), count});
+      const bool is_decode = left <= num_decodes;
+      const int32_t count = is_decode ? 1 : std::min(left - num_decodes, chunk);
+      chunks.push_back({static_cast<int32_t>(s), count, is_decode});
       done[s] += count;
     }
     if (finished) return schedule;
+    std::ranges::stable_partition(chunks, &Chunk::is_decode);
     schedule.push_back(std::move(chunks));
   }
 }
@@ -97,19 +104,20 @@ std::vector<std::vector<float>> run_steps(const std::vector<Sequence>& sequences
       for (int32_t i = 0; i < chunk.num_tokens; ++i) {
         const int32_t position = done[s]++;
         const int32_t block = tables[s][static_cast<size_t>(position / block_size)];
-        if (!options.only_last_rows || i + 1 == chunk.num_tokens) {
-          batch.logits_token.push_back(batch.num_tokens());
-        }
+        const bool is_last = i + 1 == chunk.num_tokens;
+        if (!options.only_last_rows || is_last) batch.logits_token.push_back(batch.num_tokens());
         batch.token_ids.push_back(sequences[s].token_ids[static_cast<size_t>(position)]);
         batch.positions.push_back(position);
         batch.adapter_slot_of_token.push_back(sequences[s].adapter_slot);
         batch.kv_slot_of_token.push_back(block * block_size + position % block_size);
+        batch.num_decodes += chunk.is_decode ? 1 : 0;
+        if (!chunk.is_decode && !is_last) continue;
+        batch.query_indptr.push_back(batch.num_tokens());
+        batch.context_len.push_back(done[s]);
+        batch.block_table.insert(batch.block_table.end(), tables[s].begin(), tables[s].end());
+        batch.block_table.resize(
+            batch.context_len.size() * static_cast<size_t>(batch.max_kv_blocks), -1);
       }
-      batch.query_indptr.push_back(batch.num_tokens());
-      batch.context_len.push_back(done[s]);
-      batch.block_table.insert(batch.block_table.end(), tables[s].begin(), tables[s].end());
-      batch.block_table.resize(batch.context_len.size() * static_cast<size_t>(batch.max_kv_blocks),
-                               -1);
     }
     const std::vector<float> out = forward(batch);
     if (chunks.empty()) continue;

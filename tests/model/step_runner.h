@@ -25,6 +25,7 @@ struct Sequence {
 struct Chunk {
   int32_t sequence = 0;
   int32_t num_tokens = 0;
+  bool is_decode = false;  // tokens of a reply: these chunks stand in front
 };
 using Schedule = std::vector<std::vector<Chunk>>;  // chunks of each step
 
@@ -37,6 +38,10 @@ Schedule all_at_once(const std::vector<Sequence>& sequences);
 // Steps of up to `chunk` tokens of every unfinished sequence; those with an odd index start a step
 // later each.
 Schedule chunked(const std::vector<Sequence>& sequences, int32_t chunk);
+
+// The same of all but the last num_decodes tokens of each sequence, which decode one by one.
+Schedule prompts_and_replies(const std::vector<Sequence>& sequences, int32_t chunk,
+                             int32_t num_decodes);
 
 struct StepOptions {
   int32_t kv_block_size = 4;
