@@ -9,6 +9,7 @@
 #include <regex>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "engine/grammar_cache.h"
 #include "grammar/compile.h"
 #include "tests/engine/toy_engine.h"
@@ -241,7 +242,7 @@ TEST(GrammarSampler, RandomLogitsGiveJson) {
       text += pieces[sample->token];
     }
     ASSERT_TRUE(matcher.is_over()) << text;
-    EXPECT_TRUE(nlohmann::json::accept(text)) << text;
+    EXPECT_TRUE(Json::accept(text)) << text;
   }
 }
 
