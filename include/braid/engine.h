@@ -15,6 +15,7 @@
 
 #include "braid/adapter.h"
 #include "braid/adapter_report.h"
+#include "braid/operation_times.h"
 #include "braid/output_grammar.h"
 #include "braid/result.h"
 
@@ -140,11 +141,12 @@ struct EngineConfig {
 
 struct EngineStats {
   int64_t steps = 0;
-  double step_seconds = 0.0;     ///< spent in steps
-  double device_seconds = 0.0;   ///< of these, that a GPU worked; 0 on the CPU
-  int32_t last_step_tokens = 0;  ///< of the newest step
-  int64_t prompt_tokens = 0;     ///< computed, without cached ones
-  int64_t cached_tokens = 0;     ///< taken from the prefix cache
+  double step_seconds = 0.0;       ///< spent in steps
+  double device_seconds = 0.0;     ///< of these, that a GPU worked; 0 on the CPU
+  OperationTimes operation_times;  ///< of the steps that time_operations() asked for
+  int32_t last_step_tokens = 0;    ///< of the newest step
+  int64_t prompt_tokens = 0;       ///< computed, without cached ones
+  int64_t cached_tokens = 0;       ///< taken from the prefix cache
   int64_t generated_tokens = 0;
   int64_t preemptions = 0;
   int32_t running = 0;
@@ -152,11 +154,14 @@ struct EngineStats {
   int32_t kv_blocks_used = 0;    ///< held by running requests
   int32_t kv_blocks_cached = 0;  ///< free to take, kept for prefix hits
   int32_t kv_blocks_total = 0;
-  AdapterCounts base;               ///< requests without an adapter
-  int32_t adapter_slots_used = 0;   ///< hold an adapter
-  int32_t adapter_slots_total = 0;  ///< EngineConfig::max_adapters
-  size_t adapter_host_bytes = 0;    ///< factors in host memory, also of versions that only run out
-  int64_t adapter_loads = 0;        ///< that succeeded, first ones, replacements and rereads
+  AdapterCounts base;                  ///< requests without an adapter
+  int32_t adapter_slots_used = 0;      ///< hold an adapter
+  int32_t adapter_slots_total = 0;     ///< EngineConfig::max_adapters
+  int64_t adapter_swaps = 0;           ///< adapters that came into a slot
+  int64_t adapter_slot_evictions = 0;  ///< of others, that made room for them
+  int64_t adapter_copied_bytes = 0;    ///< of factors that came into slots of a GPU
+  size_t adapter_host_bytes = 0;  ///< factors in host memory, also of versions that only run out
+  int64_t adapter_loads = 0;      ///< that succeeded, first ones, replacements and rereads
   int64_t adapter_failed_loads = 0;
   int64_t adapter_evictions = 0;
   double adapter_load_seconds = 0.0;  ///< of those that succeeded
@@ -256,6 +261,12 @@ class Engine {
   void wait_until_idle();
 
   EngineStats stats() const;
+
+  /// On a GPU, from the next step on, until it is called with false: times each operation of a step
+  /// apart, in stats().operation_times. Such steps give the same tokens and take longer: launches
+  /// of one operation do not overlap those of the one before. Also from callbacks. The CPU back end
+  /// times nothing.
+  void time_operations(bool on);
 
   /// The model's generation_config.json over the neutral defaults (temperature, top_k, top_p,
   /// min_p, repetition_penalty); its end tokens always apply unless ignore_eos.

@@ -161,6 +161,10 @@ Event::~Event() { cudaEventDestroy(event_); }
 void Event::record(const Stream& stream) {
   check(cudaEventRecord(event_, stream.get()), "cudaEventRecord");
 }
+void Event::record_in_graph(const Stream& stream) {
+  check(cudaEventRecordWithFlags(event_, stream.get(), cudaEventRecordExternal),
+        "cudaEventRecordWithFlags");
+}
 void Event::make_wait(const Stream& stream) const {
   check(cudaStreamWaitEvent(stream.get(), event_), "cudaStreamWaitEvent");
 }

@@ -137,6 +137,8 @@ class Event {
   ~Event();
 
   void record(const Stream& stream);
+  // The same in a capture: every replay of the graph records it anew.
+  void record_in_graph(const Stream& stream);
   // Work put on `stream` later waits for this event.
   void make_wait(const Stream& stream) const;
   // The stream has come to this point, or it was never recorded.

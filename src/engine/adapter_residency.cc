@@ -43,8 +43,12 @@ std::optional<int32_t> AdapterResidency::bring(const std::shared_ptr<const Adapt
        ++num_emptied) {
     const auto emptied = std::span<const int32_t>(unused).first(num_emptied);
     if (memory_ != nullptr && !memory_->has_room(*adapter, emptied)) continue;
+    counts_.evictions +=
+        static_cast<int64_t>(emptied.size()) - std::ranges::count_if(emptied, is_empty);
     for (const int32_t slot : emptied) set(slot, nullptr);
     set(emptied.front(), adapter);
+    ++counts_.swaps;
+    if (memory_ != nullptr) counts_.copied_bytes += static_cast<int64_t>(adapter->bytes);
     return emptied.front();
   }
   return std::nullopt;

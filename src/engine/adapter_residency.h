@@ -48,6 +48,14 @@ class AdapterResidency {
   // Rises whenever a slot gets another content.
   int64_t num_changes() const { return num_changes_; }
 
+  // What has happened so far.
+  struct Counts {
+    int64_t swaps = 0;         // adapters that came into a slot
+    int64_t evictions = 0;     // of others, that made room for them
+    int64_t copied_bytes = 0;  // of factors that came into memory beside the slots
+  };
+  const Counts& counts() const { return counts_; }
+
  private:
   struct Use {
     int32_t num_users = 0;
@@ -63,6 +71,7 @@ class AdapterResidency {
   SlotMemory* memory_;
   int32_t num_used_ = 0;
   int64_t num_changes_ = 0;
+  Counts counts_;
   std::vector<Use> uses_;  // [num_slots]
   int64_t clock_ = 0;
 };

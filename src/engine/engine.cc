@@ -210,6 +210,8 @@ EngineStats Engine::stats() const {
 
 SamplingParams Engine::default_sampling() const { return impl_->text.default_sampling(); }
 
+void Engine::time_operations(bool on) { impl_->thread->time_operations(on); }
+
 void Engine::flush_prefix_cache() { impl_->thread->flush_prefix_cache(); }
 
 const std::string& Engine::device() const { return impl_->device; }

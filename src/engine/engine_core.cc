@@ -83,8 +83,7 @@ void EngineCore::start_over(std::string_view error) {
   // After a failed step nothing is known of the cache's contents or of the books: waiting requests
   // move to new ones.
   broken_.clear();
-  totals_.preemptions += scheduler_->num_preemptions();
-  totals_.cached_tokens += scheduler_->num_cached_tokens();
+  totals_ = totals();
   auto abandoned = scheduler_->abandon();
   adapters_ = std::make_unique<AdapterResidency>(max_adapters_, runner_.config().num_hidden_layers,
                                                  runner_.adapter_pool());
@@ -277,11 +276,20 @@ void EngineCore::send(RequestState& request, TokenEvent event) {
   }
 }
 
+EngineStats EngineCore::totals() const {
+  EngineStats totals = totals_;
+  totals.cached_tokens += scheduler_->num_cached_tokens();
+  totals.preemptions += scheduler_->num_preemptions();
+  totals.adapter_swaps += adapters_->counts().swaps;
+  totals.adapter_slot_evictions += adapters_->counts().evictions;
+  totals.adapter_copied_bytes += adapters_->counts().copied_bytes;
+  return totals;
+}
+
 EngineStats EngineCore::stats() const {
-  EngineStats stats = totals_;
-  stats.cached_tokens += scheduler_->num_cached_tokens();
-  stats.preemptions += scheduler_->num_preemptions();
+  EngineStats stats = totals();
   stats.device_seconds = runner_.device_seconds();
+  stats.operation_times = runner_.operation_times();
   stats.running = scheduler_->num_running();
   stats.queued = scheduler_->num_waiting() + static_cast<int32_t>(parked_.size());
   stats.kv_blocks_used = scheduler_->pool().num_held();

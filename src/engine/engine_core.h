@@ -79,6 +79,7 @@ class EngineCore {
                  std::optional<ErrorCode> error_code = {});
   void send(RequestState& request, TokenEvent event);
   void start_over(std::string_view error);
+  EngineStats totals() const;
 
   Runner& runner_;
   cpu::ThreadPool* pool_;
@@ -93,7 +94,7 @@ class EngineCore {
   std::vector<Row> rows_;
   std::vector<Pick> picks_;            // of rows_
   std::vector<RequestState*> broken_;  // their callback threw in this step
-  EngineStats totals_;                 // the counts that only rise
+  EngineStats totals_;  // counts that only rise; scheduler_ and adapters_ have theirs
   int64_t num_finished_ = 0;
   RequestTimes::Time step_end_;
 };

@@ -65,6 +65,8 @@ class EngineThread {
   // Contents of the adapter slots after the last step.
   std::vector<AdapterHash> hashes_in_slots() const;
   const Runner& runner() const { return *runner_; }
+  // See Engine::time_operations.
+  void time_operations(bool on) { runner_->time_operations(on); }
   int32_t max_context() const { return options_.max_context; }
 
  private:

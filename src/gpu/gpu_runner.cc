@@ -1,6 +1,7 @@
 #include "gpu/gpu_runner.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/ids.h"
@@ -81,16 +82,49 @@ std::span<const StepRow> GpuRunner::forward(const ForwardBatch& batch, const Ada
   begin_.record(stream_);
   inputs_.upload(batch, shape.num_tokens, stream_);
   upload_picks(picks, shape.num_logits);
-  if (is_graph) {
-    graph_of(shape).launch(stream_);
-  } else {
-    enqueue(shape);
-  }
+  run(shape, is_graph);
   take_rows(batch.logits_token.size(), picks);
   return rows_;
 }
 
-void GpuRunner::enqueue(const StepShape& shape) {
+void GpuRunner::run(const StepShape& shape, bool is_graph) {
+  marks_ = nullptr;
+  if (times_operations_) {
+    run_timed(shape, is_graph);
+  } else if (is_graph) {
+    auto found = graphs_.find(shape);
+    if (found == graphs_.end()) {
+      Graph graph = Graph::capture(stream_, [&] { enqueue(shape, nullptr); });
+      found = graphs_.emplace(shape, std::move(graph)).first;
+    }
+    found->second.launch(stream_);
+  } else {
+    enqueue(shape, nullptr);
+  }
+}
+
+void GpuRunner::run_timed(const StepShape& shape, bool is_graph) {
+  if (!is_graph) {
+    marks_of_step_.emplace(stream_, false);
+    marks_ = &*marks_of_step_;
+    enqueue(shape, &*marks_of_step_);
+    return;
+  }
+  auto found = timed_graphs_.find(shape);
+  if (found == timed_graphs_.end()) {
+    OperationMarks marks(stream_, true);
+    Graph graph = Graph::capture(stream_, [&] { enqueue(shape, &marks); });
+    found = timed_graphs_.emplace(shape, TimedGraph{std::move(marks), std::move(graph)}).first;
+  }
+  marks_ = &found->second.marks;
+  found->second.graph.launch(stream_);
+}
+
+// Of the marks, the first ends the inputs, and the decoder's and the sampler's follow.
+void GpuRunner::enqueue(const StepShape& shape, OperationMarks* marks) {
+  if (marks != nullptr) marks->add("inputs");
+  decoder_.set_mark(marks == nullptr ? GpuDecoder::Mark()
+                                     : [=](std::string_view what) { marks->add(what); });
   decoder_.enqueue(shape, inputs_, shape.with_adapters ? &adapter_pool_.tables() : nullptr,
                    stream_.get());
   kernels::launch_sample({.logits = decoder_.logits(),
@@ -101,6 +135,7 @@ void GpuRunner::enqueue(const StepShape& shape) {
                           .num_rows = shape.num_logits,
                           .vocab_size = config_.vocab_size},
                          stream_.get());
+  if (marks != nullptr) marks->add("sampling");
 }
 
 void GpuRunner::upload_picks(std::span<const Pick> picks, int32_t num_rows) {
@@ -143,6 +178,8 @@ void GpuRunner::take_rows(size_t num_rows, std::span<const Pick> picks) {
   end_.record(stream_);
   stream_.wait();
   device_seconds_ += static_cast<double>(end_.since(begin_)) * 1e-3;
+  if (marks_ != nullptr)
+    std::exchange(marks_, nullptr)->add_times(begin_, end_, "outputs", operation_times_);
   const auto* const picked = reinterpret_cast<const kernels::SampledToken*>(picked_.data());
   bool waits = false;
   for (size_t i = 0; i < num_rows; ++i) {
@@ -165,15 +202,6 @@ void GpuRunner::set_tap(GpuDecoder::Tap tap) {
         stream_.wait();
         tap(layer, what, rows);
       });
-}
-
-const Graph& GpuRunner::graph_of(const StepShape& shape) {
-  auto found = graphs_.find(shape);
-  if (found == graphs_.end()) {
-    Graph graph = Graph::capture(stream_, [&] { enqueue(shape); });
-    found = graphs_.emplace(shape, std::move(graph)).first;
-  }
-  return found->second;
 }
 
 }  // namespace braid

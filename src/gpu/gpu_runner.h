@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <span>
@@ -9,6 +10,7 @@
 #include "device/device.h"
 #include "gpu/gpu_decoder.h"
 #include "gpu/gpu_weights.h"
+#include "gpu/operation_marks.h"
 #include "gpu/step_inputs.h"
 #include "model/runner.h"
 
@@ -34,6 +36,8 @@ class GpuRunner final : public Runner {
     return braid::step_bytes(config_, weights_.bytes, num_tokens);
   }
   double device_seconds() const override { return device_seconds_; }
+  void time_operations(bool on) override { times_operations_ = on; }
+  OperationTimes operation_times() const override { return operation_times_; }
   std::optional<double> measure_read_rate() const override;
   AdapterPool* adapter_pool() override { return &adapter_pool_; }
   using Runner::forward;
@@ -45,8 +49,15 @@ class GpuRunner final : public Runner {
   void set_tap(GpuDecoder::Tap tap);
 
  private:
-  void enqueue(const StepShape& shape);
-  const Graph& graph_of(const StepShape& shape);
+  // A graph whose operations are marked.
+  struct TimedGraph {
+    OperationMarks marks;
+    Graph graph;
+  };
+
+  void enqueue(const StepShape& shape, OperationMarks* marks);
+  void run(const StepShape& shape, bool is_graph);
+  void run_timed(const StepShape& shape, bool is_graph);
   void upload_picks(std::span<const Pick> picks, int32_t num_rows);
   void take_rows(size_t num_rows, std::span<const Pick> picks);
 
@@ -58,6 +69,7 @@ class GpuRunner final : public Runner {
   StepInputs inputs_;
   GpuDecoder decoder_;
   std::map<StepShape, Graph> graphs_;
+  std::map<StepShape, TimedGraph> timed_graphs_;
   // Of the rows of logits: what is asked, and what was picked.
   PinnedBuffer asked_, picked_, logits_;
   DeviceBuffer asked_on_device_, picked_on_device_, sampling_scratch_;
@@ -65,6 +77,10 @@ class GpuRunner final : public Runner {
   Event begin_, end_;  // of a step
   double device_seconds_ = 0;
   bool is_tapped_ = false;
+  std::atomic<bool> times_operations_ = false;
+  OperationTimes operation_times_;
+  std::optional<OperationMarks> marks_of_step_;  // of the newest timed step without a graph
+  const OperationMarks* marks_ = nullptr;        // of the step that runs, if it is timed
 };
 
 // Tokens to which a batch of decodes is padded, so that few graphs serve all sizes: itself up to 8,

@@ -7,6 +7,7 @@
 
 #include "adapter/adapter_slots.h"
 #include "batch/forward_batch.h"
+#include "braid/operation_times.h"
 #include "checkpoint/model_config.h"
 
 namespace braid {
@@ -44,6 +45,10 @@ class Runner {
   // Seconds that a device worked on steps so far, copies to and from it included; 0 where steps run
   // on the calling thread.
   virtual double device_seconds() const { return 0; }
+
+  // See Engine::time_operations. Any thread.
+  virtual void time_operations(bool /*on*/) {}
+  virtual OperationTimes operation_times() const { return {}; }
 
   // Bytes a second at which the device reads its memory; nothing for host memory. Any thread, while
   // no step runs.

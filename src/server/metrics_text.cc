@@ -111,6 +111,8 @@ class MetricsText {
     gauge("braid_requests_waiting", "Requests accepted and not running.", stats_.queued);
     gauge("braid_connections", "Open connections of clients.", num_connections_);
     counter("braid_steps_total", "Steps of the engine.", static_cast<double>(stats_.steps));
+    counter("braid_device_seconds_total", "Seconds that a GPU worked on steps.",
+            stats_.device_seconds);
     counter("braid_preemptions_total", "Requests that had to give back their KV blocks.",
             static_cast<double>(stats_.preemptions));
     head("braid_kv_blocks", "gauge", "KV blocks: held by requests, kept for prefix hits, all.");
@@ -165,6 +167,12 @@ class MetricsText {
     gauge("braid_adapter_slots_used", "Adapter slots that hold an adapter.",
           stats_.adapter_slots_used);
     gauge("braid_adapter_slots", "Adapter slots.", stats_.adapter_slots_total);
+    counter("braid_adapter_swaps_total", "Adapters that came into a slot.",
+            static_cast<double>(stats_.adapter_swaps));
+    counter("braid_adapter_slot_evictions_total", "Adapters that left a slot to make room.",
+            static_cast<double>(stats_.adapter_slot_evictions));
+    counter("braid_adapter_copied_bytes_total", "Bytes of factors copied to the GPU.",
+            static_cast<double>(stats_.adapter_copied_bytes));
     gauge("braid_adapter_host_bytes", "Factors in host memory.",
           static_cast<double>(stats_.adapter_host_bytes));
     const auto each = [&](std::string_view family, std::string_view type, std::string_view help,

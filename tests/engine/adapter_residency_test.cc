@@ -124,6 +124,34 @@ TEST_F(Residency, GivesMemoryBackWithTheSlot) {
   EXPECT_THAT(resident(), ElementsAre(4));
 }
 
+TEST_F(Residency, CountsWhatComesAndMakesRoom) {
+  open(8, 8);
+  memory->sizes = {{4, 4}};
+  for (size_t number = 1; number < 9; ++number) {
+    auto sized = std::make_shared<Adapter>(*adapters[number]);
+    sized->bytes = 100 * number;
+    adapters[number] = sized;
+  }
+  for (const uint64_t number : {1, 2, 3, 5, 6, 7, 1}) use(number);
+  EXPECT_EQ(residency->counts().swaps, 6);
+  EXPECT_EQ(residency->counts().evictions, 0);
+  EXPECT_EQ(residency->counts().copied_bytes, 2400);
+  use(4);
+  EXPECT_EQ(residency->counts().swaps, 7);
+  EXPECT_EQ(residency->counts().evictions, 2);
+  EXPECT_EQ(residency->counts().copied_bytes, 2800);
+  // Who was removed makes no room for anybody.
+  adapters[1].reset();
+  residency->drop_removed();
+  EXPECT_EQ(residency->counts().evictions, 2);
+  // Without memory of slots nothing is copied.
+  residency.emplace(1, 1);
+  use(2), use(3);
+  EXPECT_EQ(residency->counts().swaps, 2);
+  EXPECT_EQ(residency->counts().evictions, 1);
+  EXPECT_EQ(residency->counts().copied_bytes, 0);
+}
+
 // Whatever comes and goes: who is in use stays, and who is alone fits.
 TEST_F(Residency, HoldsUnderRandomTraffic) {
   std::mt19937 random(1);

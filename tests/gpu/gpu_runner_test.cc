@@ -64,6 +64,8 @@ class Device {
     return logits;
   }
 
+  GpuRunner& runner() { return *runner_; }
+
   // The same, and all that the step stored on its way.
   std::vector<float> step(const ForwardBatch& batch, Stages& stages) {
     runner_->set_tap([&](int32_t layer, std::string_view what, const DeviceBuffer& rows) {
@@ -259,6 +261,37 @@ TEST_P(GpuRunnerTest, GraphsGiveTheBitsOfSingleLaunches) {
   const auto all = sequences(kLengths);
   const Schedule decodes = prompts_and_replies(all, 1, kAll);
   EXPECT_EQ(on_gpu(all, decodes, true), on_gpu(all, decodes, false));
+}
+
+TEST_P(GpuRunnerTest, TimedStepsHaveTheSameBitsAndNameTheirOperations) {
+  const auto all = sequences(kLengths);
+  const Schedule schedule = prompts_and_replies(all, 9, 5);  // the last steps are graphs
+  const auto device = this->device();
+  GpuRunner& runner = device->runner();
+  const auto run = [&] {
+    return run_steps(all, schedule, {.kv_block_size = kBlock},
+                     [&](const ForwardBatch& batch) { return device->step(batch); });
+  };
+  const Logits untimed = run();
+  EXPECT_EQ(runner.operation_times().steps, 0);
+  runner.time_operations(true);
+  EXPECT_EQ(run(), untimed);
+  const OperationTimes times = runner.operation_times();
+  EXPECT_EQ(times.steps, static_cast<int64_t>(schedule.size()));
+  std::vector<std::string_view> names;
+  for (const auto& [name, seconds] : times.operations) {
+    names.push_back(name);
+    EXPECT_GT(seconds, 0) << name;
+  }
+  std::vector<std::string_view> want = {"inputs", "embedding",      "norm",
+                                        "qkv",    "rope, KV write", "attention",
+                                        "o",      "router",         "mixture"};
+  if (GetParam() == std::string("qwen3_moe")) want.insert(want.end(), {"gate_up", "silu", "down"});
+  want.insert(want.end(), {"lm_head", "sampling", "outputs"});
+  EXPECT_EQ(names, want);
+  runner.time_operations(false);
+  EXPECT_EQ(run(), untimed);
+  EXPECT_EQ(runner.operation_times().steps, times.steps);
 }
 
 TEST_P(GpuRunnerTest, BitsDoNotDependOnWhatElseIsInTheBatch) {

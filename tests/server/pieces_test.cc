@@ -135,6 +135,23 @@ TEST(LogLine, CannotBeForged) {
   EXPECT_EQ(json["error"], "no \"model\"");
 }
 
+TEST(Metrics, SayWhatTheGpuAndItsSlotsDid) {
+  struct Busy : test::NullBackend {
+    Busy() : NullBackend(std::chrono::microseconds(1000)) {}
+    EngineStats stats() const override {
+      return {.device_seconds = 1.5,
+              .adapter_swaps = 7,
+              .adapter_slot_evictions = 3,
+              .adapter_copied_bytes = int64_t{5} << 30};
+    }
+  } const backend;
+  const std::string text = Metrics({.model_names = {"m"}}, backend).text(0);
+  for (const char* sample :
+       {"braid_device_seconds_total 1.5\n", "braid_adapter_swaps_total 7\n",
+        "braid_adapter_slot_evictions_total 3\n", "braid_adapter_copied_bytes_total 5368709120\n"})
+    EXPECT_THAT(text, HasSubstr(sample));
+}
+
 TEST(Metrics, CountEventsOfAdaptersAndBoundTheirNumber) {
   test::NullBackend backend(std::chrono::microseconds(1000), {"sql"});
   ServerConfig config = {.model_names = {"m"}, .vllm_metrics = true, .max_metric_adapters = 3};
