@@ -14,6 +14,8 @@ void add_validate(CLI::App& program);
 void add_inspect(CLI::App& program);
 void add_quantize(CLI::App& program);
 void add_bench(CLI::App& program);
+void add_bench_decode(CLI::App& bench);
+void add_bench_prefill(CLI::App& bench);
 void add_bench_layer(CLI::App& bench);      // builds with CUDA only
 void add_bench_attention(CLI::App& bench);  // builds with CUDA only
 void add_bench_swap(CLI::App& bench);       // builds with CUDA only

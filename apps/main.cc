@@ -32,7 +32,8 @@ int run(int argc, char** argv) {
       "  braid validate ADAPTER --model MODEL     will this adapter work, and how is it read\n"
       "  braid generate MODEL --lora a=PATH --adapter a --chat \"Hello\"\n"
       "  braid quantize MODEL --format fp8 --out DIR\n"
-      "  braid bench decode MODEL                 tokens/s with and without adapters\n",
+      "  braid bench decode MODEL                 tokens/s with and without adapters\n"
+      "  braid bench prefill MODEL                the same of prompts\n",
       "braid");
   program.set_version_flag("--version", "braid " BRAID_VERSION);
   program.require_subcommand(1);

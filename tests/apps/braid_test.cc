@@ -15,8 +15,8 @@ using testing::HasSubstr;
 using testing::Not;
 
 const std::vector<std::vector<std::string>> kCommands = {
-    {},          {"serve"},    {"generate"}, {"validate"},
-    {"inspect"}, {"quantize"}, {"bench"},    {"bench", "decode"}};
+    {},           {"serve"}, {"generate"},        {"validate"},        {"inspect"},
+    {"quantize"}, {"bench"}, {"bench", "decode"}, {"bench", "prefill"}};
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text = "braid";
@@ -209,7 +209,58 @@ TEST(BraidBench, LabelsAdaptersWithTheirOwnRanks) {
   EXPECT_EQ(rows[4]["max_rank"], 40);
 }
 
+TEST(BraidBench, MeasuresPromptsOfEveryLengthThatFits) {
+  const TemporaryFolder folder;
+  const std::string file = (folder.path() / "bench.json").string();
+  const auto result = run_braid({"bench",
+                                 "prefill",
+                                 golden_model(),
+                                 "--device",
+                                 "cpu",
+                                 "--lora",
+                                 "a=" + golden_adapter("rslora_r40"),
+                                 "--tokens",
+                                 "8,40,5000",
+                                 "--batch",
+                                 "2",
+                                 "--adapters",
+                                 "1,2",
+                                 "--rank",
+                                 "16",
+                                 "--rounds",
+                                 "2",
+                                 "--threads",
+                                 "1",
+                                 "--max-batch-tokens",
+                                 "32",
+                                 "--json",
+                                 file});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("16-40"));
+  EXPECT_THAT(result.out, HasSubstr("steps of up to 32 tokens"));
+  EXPECT_THAT(result.err, HasSubstr("--tokens 5000 left out: the context is 256 tokens"));
+  const Json rows = read_json_file(file).value()["rows"];
+  ASSERT_EQ(rows.size(), 6u);
+  EXPECT_EQ(rows[0]["tokens"], 8);
+  EXPECT_EQ(rows[0]["adapters"], 0);
+  EXPECT_EQ(rows[5]["tokens"], 40);
+  EXPECT_EQ(rows[5]["adapters"], 2);
+  for (const Json& row : rows) {
+    EXPECT_EQ(row["rounds_ms"].size(), 2u);
+    EXPECT_GT(row["ms_per_prompt"], 0);
+    EXPECT_GT(row["tokens_per_s"], 0);
+  }
+}
+
 TEST(BraidBench, RefusesWhatItCannotRun) {
+  const auto breakdown =
+      run_braid({"bench", "decode", golden_model(), "--breakdown", "--device", "cpu"});
+  EXPECT_EQ(breakdown.status, 2);
+  EXPECT_THAT(breakdown.err, HasSubstr("--breakdown times the operations of a GPU"));
+  const auto no_length =
+      run_braid({"bench", "prefill", golden_model(), "--tokens", "5000", "--threads", "1"});
+  EXPECT_EQ(no_length.status, 2);
+  EXPECT_THAT(no_length.err, HasSubstr("--tokens leaves nothing to measure"));
   const auto none =
       run_braid({"bench", "decode", golden_model(), "--batch", "1", "--adapters", "8"});
   EXPECT_EQ(none.status, 2);
