@@ -65,10 +65,9 @@ Result<double> run_prompts(Engine& engine, const Arm& arm, uint64_t seed) {
   return std::chrono::duration<double>(end - begin).count();
 }
 
-Status run_round(Engine& engine, Arm& arm, int32_t round) {
+Status run_round(Engine& engine, Arm& arm, int32_t round, uint64_t seed) {
   engine.wait_until_idle();  // stats() are of the last step then
   const double device_begin = engine.stats().device_seconds;
-  const auto seed = static_cast<uint64_t>(arm.tokens) * 1000 + static_cast<uint64_t>(round + 2);
   auto seconds = run_prompts(engine, arm, seed);
   if (!seconds) return pass_on(seconds);
   if (round < 0) return {};
@@ -166,8 +165,11 @@ void run_bench_prefill(const PrefillOptions& options) {
   for (const int32_t tokens : lengths_that_fit(engine, options)) {
     for (const BenchArm& arm : bench.arms) arms.push_back({arm, tokens});
   }
-  take_turns("bench prefill", arms.size(), options.rounds,
-             [&](size_t arm, int32_t round) { return run_round(engine, arms[arm], round); });
+  take_turns("bench prefill", arms.size(), options.rounds, [&](size_t arm, int32_t round) {
+    // Another for each arm too: two of them may give the same adapter to their first prompts.
+    const auto seed = static_cast<uint64_t>(round + 1) * arms.size() + arm;
+    return run_round(engine, arms[arm], round, seed);
+  });
 
   std::vector<Row> rows;
   const Arm* base = nullptr;
