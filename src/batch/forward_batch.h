@@ -11,7 +11,7 @@ namespace braid {
 // T tokens, S sequences, L rows of logits. The sequences in front, num_decodes of them, have one
 // token each, which a reply goes on from: where decoding and prompts have kernels of their own they
 // add up in different orders, so which of them a token gets must hang on the token alone. Several
-// sequences may have one block table, and be neighbouring tokens of one reply.
+// of them may be neighbouring tokens of one reply: these follow each other.
 struct ForwardBatch {
   std::vector<int32_t> token_ids;              // [T]
   std::vector<int32_t> positions;              // [T], position in the sequence, from 0

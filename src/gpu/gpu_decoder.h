@@ -24,6 +24,8 @@ struct StepShape {
   int32_t num_prefills = 0;  // sequences after them
   int32_t num_logits = 0;    // rows; where there are as many as tokens, row i is of token i
   bool with_adapters = false;
+  // Some decodes are neighbouring tokens of one reply: one reads keys that the other writes.
+  bool has_neighbours = false;
 
   friend auto operator<=>(const StepShape&, const StepShape&) = default;
 };
@@ -117,6 +119,7 @@ class GpuDecoder {
   DeviceBuffer gate_up_, activated_;        // of dense layers
   DeviceBuffer router_logits_, topk_ids_;
   DeviceBuffer wanted_, logits_;  // [L, H] and [L, vocab]: rows whose logits are wanted
+  DeviceBuffer between_;          // of end_overlap()
   DeviceBuffer attention_memory_, linear_memory_, moe_memory_;
   kernels::AttentionWorkspace attention_workspace_;
   kernels::LinearWorkspace linear_workspace_;

@@ -12,6 +12,19 @@
 namespace braid {
 namespace {
 
+// Whether a decode reads, as the key before its own, what the one in front of it writes.
+bool has_neighbours(const ForwardBatch& batch, int32_t block_size) {
+  for (int32_t s = 1; s < batch.num_decodes; ++s) {
+    const int32_t before = batch.context_len[static_cast<size_t>(s)] - 2;
+    if (before < 0) continue;
+    const int64_t at = int64_t{s} * batch.max_kv_blocks + before / block_size;
+    const int32_t kv_slot =
+        batch.block_table[static_cast<size_t>(at)] * block_size + before % block_size;
+    if (kv_slot == batch.kv_slot_of_token[static_cast<size_t>(s) - 1]) return true;
+  }
+  return false;
+}
+
 std::vector<int32_t> used_slots(const ForwardBatch& batch) {
   std::vector<int32_t> slots = batch.adapter_slot_of_token;
   std::sort(slots.begin(), slots.end());
@@ -70,7 +83,8 @@ std::span<const StepRow> GpuRunner::forward(const ForwardBatch& batch, const Ada
   StepShape shape = {.num_tokens = batch.num_tokens(),
                      .num_decodes = batch.num_decodes,
                      .num_logits = static_cast<int32_t>(batch.logits_token.size()),
-                     .with_adapters = !slots.empty()};
+                     .with_adapters = !slots.empty(),
+                     .has_neighbours = has_neighbours(batch, options_.kv_shape.block_size)};
   shape.num_prefills = batch.num_sequences() - shape.num_decodes;
   const bool is_graph = options_.use_graphs && !is_tapped_ && shape.num_prefills == 0 &&
                         shape.num_logits == shape.num_tokens && shape.num_tokens <= kMaxGraphTokens;

@@ -27,7 +27,7 @@ using std::chrono_literals::operator""ms;
 using std::chrono_literals::operator""s;
 
 constexpr int32_t kHidden = 256, kHeads = 4, kKvHeads = 2, kHeadDim = 64, kInner = 128;
-constexpr int32_t kLayers = 2, kExperts = 4, kVocab = 512, kBlock = 16;
+constexpr int32_t kLayers = 2, kExperts = 8, kVocab = 512, kBlock = 16;
 constexpr int kContents = 8, kNames = 7, kClients = 4;
 constexpr int kBase = -1, kSwapped = kNames - 1;  // the last name has the last two contents in turn
 constexpr size_t kMaxInFlight = 40;
