@@ -93,45 +93,39 @@ std::span<const StepRow> GpuRunner::forward(const ForwardBatch& batch, const Ada
         std::min({graph_tokens(shape.num_tokens), limits.max_tokens, limits.max_sequences});
     shape.num_decodes = shape.num_logits = shape.num_tokens;
   }
+  marks_ = nullptr;
+  const Graph* const graph = is_graph ? &graph_of(shape) : nullptr;
   begin_.record(stream_);
   inputs_.upload(batch, shape.num_tokens, stream_);
   upload_picks(picks, shape.num_logits);
-  run(shape, is_graph);
+  if (graph != nullptr) {
+    graph->launch(stream_);
+  } else {
+    if (times_operations_) marks_ = &marks_of_step_.emplace(stream_, false);
+    enqueue(shape, marks_);
+  }
   take_rows(batch.logits_token.size(), picks);
   return rows_;
 }
 
-void GpuRunner::run(const StepShape& shape, bool is_graph) {
-  marks_ = nullptr;
+// Captured when a shape first comes up. Sets marks_ where the step is timed.
+const Graph& GpuRunner::graph_of(const StepShape& shape) {
   if (times_operations_) {
-    run_timed(shape, is_graph);
-  } else if (is_graph) {
-    auto found = graphs_.find(shape);
-    if (found == graphs_.end()) {
-      Graph graph = Graph::capture(stream_, [&] { enqueue(shape, nullptr); });
-      found = graphs_.emplace(shape, std::move(graph)).first;
+    auto found = timed_graphs_.find(shape);
+    if (found == timed_graphs_.end()) {
+      OperationMarks marks(stream_, true);
+      Graph graph = Graph::capture(stream_, [&] { enqueue(shape, &marks); });
+      found = timed_graphs_.emplace(shape, TimedGraph{std::move(marks), std::move(graph)}).first;
     }
-    found->second.launch(stream_);
-  } else {
-    enqueue(shape, nullptr);
+    marks_ = &found->second.marks;
+    return found->second.graph;
   }
-}
-
-void GpuRunner::run_timed(const StepShape& shape, bool is_graph) {
-  if (!is_graph) {
-    marks_of_step_.emplace(stream_, false);
-    marks_ = &*marks_of_step_;
-    enqueue(shape, &*marks_of_step_);
-    return;
+  auto found = graphs_.find(shape);
+  if (found == graphs_.end()) {
+    Graph graph = Graph::capture(stream_, [&] { enqueue(shape, nullptr); });
+    found = graphs_.emplace(shape, std::move(graph)).first;
   }
-  auto found = timed_graphs_.find(shape);
-  if (found == timed_graphs_.end()) {
-    OperationMarks marks(stream_, true);
-    Graph graph = Graph::capture(stream_, [&] { enqueue(shape, &marks); });
-    found = timed_graphs_.emplace(shape, TimedGraph{std::move(marks), std::move(graph)}).first;
-  }
-  marks_ = &found->second.marks;
-  found->second.graph.launch(stream_);
+  return found->second;
 }
 
 // Of the marks, the first ends the inputs, and the decoder's and the sampler's follow.

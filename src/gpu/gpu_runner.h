@@ -56,8 +56,7 @@ class GpuRunner final : public Runner {
   };
 
   void enqueue(const StepShape& shape, OperationMarks* marks);
-  void run(const StepShape& shape, bool is_graph);
-  void run_timed(const StepShape& shape, bool is_graph);
+  const Graph& graph_of(const StepShape& shape);
   void upload_picks(std::span<const Pick> picks, int32_t num_rows);
   void take_rows(size_t num_rows, std::span<const Pick> picks);
 
@@ -80,7 +79,7 @@ class GpuRunner final : public Runner {
   std::atomic<bool> times_operations_ = false;
   OperationTimes operation_times_;
   std::optional<OperationMarks> marks_of_step_;  // of the newest timed step without a graph
-  const OperationMarks* marks_ = nullptr;        // of the step that runs, if it is timed
+  OperationMarks* marks_ = nullptr;              // of the step that runs, if it is timed
 };
 
 // Tokens to which a batch of decodes is padded, so that few graphs serve all sizes: itself up to 8,

@@ -159,7 +159,7 @@ EngineConfig roomy(const Folder& folder, Device device) {
           .device = device,
           .gpu_memory_fraction = 0.2f,
           .num_threads = 2,
-          .max_batch_size = 12,
+          .max_batch_size = 16,
           .max_context = 256,
           .kv_cache_bytes = size_t{64} << 20,
           .kv_block_size = kBlock,
@@ -182,7 +182,7 @@ struct Sizes {
 EngineConfig short_of_everything(const Folder& folder, Device device, const Sizes& adapters) {
   EngineConfig config = roomy(folder, device);
   config.max_batch_tokens = 48;
-  config.kv_cache_bytes = 28 * kv_block_bytes(device);
+  config.kv_cache_bytes = 36 * kv_block_bytes(device);
   config.prefix_caching = true;
   config.max_adapters = 4;
   config.adapter_host_bytes = std::max(adapters.all / 2, 2 * adapters.largest);
@@ -379,7 +379,7 @@ class Load {
 
   // Until there were enough steps and everything has happened.
   void watch() {
-    const auto deadline = std::chrono::steady_clock::now() + 300s;
+    const auto deadline = std::chrono::steady_clock::now() + 120s;
     for (;; std::this_thread::sleep_for(2ms)) {
       const EngineStats stats = engine_->stats();
       if (stats.adapter_host_bytes > config_.adapter_host_bytes) {
@@ -393,7 +393,7 @@ class Load {
       if (stats.steps >= options_.num_steps && has_all) return;
       if (std::chrono::steady_clock::now() < deadline) continue;
       fault(
-          fmt::format("{} steps after 300 s, {} preemptions, {} cached tokens, {} and {} "
+          fmt::format("{} steps after 120 s, {} preemptions, {} cached tokens, {} and {} "
                       "evictions, {} changes of adapters",
                       stats.steps, stats.preemptions, stats.cached_tokens, stats.adapter_evictions,
                       stats.adapter_slot_evictions, num_adapter_changes_.load()));
