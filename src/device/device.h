@@ -11,8 +11,8 @@
 
 struct CUgraphExec_st;
 
-// Owners of CUDA objects. Calls that fail throw CudaError. Without CUDA only num_devices() exists
-// in the library.
+// Owners of CUDA objects. Calls that fail throw CudaError. Builds without CUDA have none of this,
+// but for the types.
 namespace braid {
 
 // Devices that can run our kernels (compute capability 9.0); 0 where there is no driver.

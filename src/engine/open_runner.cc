@@ -193,8 +193,10 @@ Result<OpenedRunner> open_runner(const EngineConfig& config, const ModelConfig& 
 #endif
   if (config.device == Device::kCuda) return fail(ErrorCode::kUnsupported, "device cuda: {}", why);
   auto opened = open_cpu_runner(config, model, pool);
+#ifdef BRAID_HAS_CUDA
   // Whoever has a GPU wants to know why it is idle.
   if (opened && num_devices() > 0) opened->device += fmt::format("; not on the GPU: {}", why);
+#endif
   return opened;
 }
 
