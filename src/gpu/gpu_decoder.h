@@ -58,9 +58,9 @@ class GpuDecoder {
   using Tap = std::function<void(int32_t layer, std::string_view what, const DeviceBuffer& rows)>;
   void set_tap(Tap tap) { tap_ = std::move(tap); }
 
-  // Called whenever all launches of an operation are on the stream: "embedding"; of a layer "norm",
-  // "qkv", "rope, KV write", "attention", "o", "norm", then "router", "mixture" or "gate_up",
-  // "silu", "down"; "norm" and "lm_head". Names are literals.
+  // Called whenever all launches of an operation are on the stream: "embedding", "norm"; of a layer
+  // "qkv", "rope, KV write", "attention", "o", "norm", then "router" and "mixture", in which the
+  // norm after it is, or "gate_up", "silu", "down" and "norm"; "lm_head". Names are literals.
   using Mark = std::function<void(std::string_view operation)>;
   void set_mark(Mark mark) { mark_ = std::move(mark); }
 
