@@ -156,11 +156,6 @@ void Stream::upload(const Rows& rows, const PinnedBuffer& from) const {
         "cudaMemcpy2DAsync to the device");
 }
 
-// Kernels overlap kernels alone, so it has to be something else.
-void end_overlap(CudaStream stream, const DeviceBuffer& scratch) {
-  check(cudaMemsetAsync(scratch.data(), 0, scratch.bytes(), stream), "cudaMemsetAsync");
-}
-
 Event::Event() { check(cudaEventCreate(&event_), "cudaEventCreate"); }
 Event::~Event() { cudaEventDestroy(event_); }
 void Event::record(const Stream& stream) {

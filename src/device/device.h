@@ -128,10 +128,6 @@ class Stream {
   CudaStream stream_ = nullptr;
 };
 
-// What is put on the stream later starts when all that is on it now has finished, kernels included
-// that would overlap the one before them. Writes to `scratch`.
-void end_overlap(CudaStream stream, const DeviceBuffer& scratch);
-
 // A point in a stream's work, with its time.
 class Event {
  public:

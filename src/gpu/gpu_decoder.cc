@@ -51,7 +51,6 @@ GpuDecoder::GpuDecoder(const ModelConfig& config, const GpuWeights& weights,
       num_sms_(device_facts().num_sms),
       max_lora_rank_(max_lora_rank) {
   inv_freq_ = DeviceBuffer::of(rope_inv_freq(config));
-  between_ = DeviceBuffer(sizeof(int32_t));
   kv_ = DeviceBuffer(kv_shape.bytes_per_block() * static_cast<size_t>(kv_shape.num_blocks));
 
   const int64_t tokens = limits.max_tokens, hidden = weights.moe.hidden_size;
@@ -228,12 +227,8 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
       .num_sequences = step.shape.num_decodes,
       .max_kv_blocks = limits_.max_kv_blocks,
       .num_heads = config_.num_attention_heads,
-      .softmax_scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))};
-  if (step.shape.has_neighbours) {
-    // Decode attention reads all keys but the last of a sequence before the kernel in front has
-    // finished; then that must not be the one that writes keys.
-    end_overlap(step.stream, between_);
-  }
+      .softmax_scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+      .has_new_keys = step.shape.has_neighbours};
   kernels::launch_attention_decode(p, attention_workspace_, num_sms_, step.stream);
   const int32_t decodes = step.shape.num_decodes;
   p.query_indptr += decodes;

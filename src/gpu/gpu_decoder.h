@@ -119,7 +119,6 @@ class GpuDecoder {
   DeviceBuffer gate_up_, activated_;        // of dense layers
   DeviceBuffer router_logits_, topk_ids_;
   DeviceBuffer wanted_, logits_;  // [L, H] and [L, vocab]: rows whose logits are wanted
-  DeviceBuffer between_;          // of end_overlap()
   DeviceBuffer attention_memory_, linear_memory_, moe_memory_;
   kernels::AttentionWorkspace attention_workspace_;
   kernels::LinearWorkspace linear_workspace_;

@@ -1,12 +1,16 @@
 #include "gpu/gpu_weights.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <initializer_list>
 #include <map>
 #include <tuple>
 
 #include "adapter/adapter_image.h"
 #include "base/check.h"
 #include "kernels/attention/attention_bf16.h"
+#include "kernels/linear/linear_bf16.h"
 #include "kernels/linear/pack.h"
 #include "kernels/moe_gemm/dummy.h"
 #include "kernels/moe_gemm/pack.h"
@@ -297,7 +301,26 @@ std::string why_not_on_gpu(const ModelConfig& config) {
              .block_size = 16,
              .head_dim = config.head_dim},
       .num_heads = config.num_attention_heads};
-  return kernels::why_unsupported(attention);
+  if (auto why = kernels::why_unsupported(attention); !why.empty()) return why;
+  const auto why_not_linear = [](std::string_view name, int32_t in,
+                                 std::initializer_list<int32_t> slices) {
+    kernels::LinearShape shape = {
+        .format = WeightFormat::kBf16, .in = in, .num_slices = static_cast<int32_t>(slices.size())};
+    std::ranges::copy(slices, shape.slice_out);
+    const std::string why = kernels::why_unsupported(shape);
+    return why.empty() ? why : fmt::format("{}: {}", name, why);
+  };
+  const int32_t hidden = config.hidden_size, inner = config.intermediate_size;
+  std::string why =
+      why_not_linear("q, k and v", hidden, {config.q_size(), config.kv_size(), config.kv_size()});
+  if (why.empty()) why = why_not_linear("o", config.q_size(), {hidden});
+  for (const bool is_moe : config.is_moe_layer) {
+    if (!why.empty()) break;
+    why = is_moe ? why_not_linear("router", hidden, {config.num_experts})
+                 : why_not_linear("gate and up", hidden, {inner, inner});
+    if (why.empty() && !is_moe) why = why_not_linear("down", inner, {hidden});
+  }
+  return why;
 }
 
 size_t gpu_weight_bytes(const ModelConfig& config) {

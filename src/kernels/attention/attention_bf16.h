@@ -97,6 +97,8 @@ struct AttentionBf16Params {
   int32_t max_kv_blocks = 0;
   int32_t num_heads = 0;       // group * num_kv_heads, group up to 16
   float softmax_scale = 0.0f;  // > 0
+  // Decode: keys besides a sequence's last may come from the previous kernel, which is waited for.
+  bool has_new_keys = false;
 };
 
 // Empty when the kernels can run p; otherwise one sentence naming the field and its value.
@@ -112,8 +114,9 @@ std::string why_unsupported(const AttentionBf16Params& p, const AttentionWorkspa
 // stream has finished: they must not come from it.
 void launch_rope_kv_write(const RopeKvWriteBf16Params& p, CudaStream stream);
 
-// Sequences of one query (or none). query_indptr, context_len, block_table and all keys but the
-// last are read before the previous kernel of the stream has finished: they must not come from it.
+// Sequences of one query (or none). query_indptr, context_len, block_table and, unless
+// has_new_keys, all keys but the last are read before the previous kernel of the stream has
+// finished: they must not come from it.
 void launch_attention_decode(const AttentionBf16Params& p, const AttentionWorkspace& workspace,
                              int32_t num_sms, CudaStream stream);
 

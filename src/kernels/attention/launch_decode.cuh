@@ -22,7 +22,8 @@ void launch_decode(const AttentionBf16Params& p, const AttentionWorkspace& works
   launch(kName, attention_decode_kernel<Config>,
          {.grid = dim3(std::min(Config::kCtasPerSm * num_sms, most)),
           .cta = dim3(Config::kThreads),
-          .shared_bytes = sizeof(DecodeShared<Config>)},
+          .shared_bytes = sizeof(DecodeShared<Config>),
+          .overlap_previous = !p.has_new_keys},
          stream, p, workspace);
 }
 

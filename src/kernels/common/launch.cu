@@ -17,7 +17,11 @@ void internal::after_launch(cudaError_t error, const char* name, CudaStream stre
     const char* value = std::getenv("BRAID_CUDA_SYNC");
     return value != nullptr && std::strcmp(value, "1") == 0;
   }();
-  if (sync) check_cuda(cudaStreamSynchronize(stream), name);
+  if (!sync) return;
+  // What is captured runs later.
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &status), name);
+  if (status == cudaStreamCaptureStatusNone) check_cuda(cudaStreamSynchronize(stream), name);
 }
 
 }  // namespace braid::kernels

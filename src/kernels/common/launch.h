@@ -20,7 +20,7 @@ struct LaunchShape {
 };
 
 // The one way kernels are launched. Throws CudaError naming the kernel if the launch is refused;
-// under BRAID_CUDA_SYNC=1 also waits for it and throws what it died of.
+// under BRAID_CUDA_SYNC=1 also waits for it, unless it is captured, and throws what it died of.
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
             CudaStream stream, Arguments&&... arguments);
