@@ -13,6 +13,7 @@ void add_generate(CLI::App& program);
 void add_validate(CLI::App& program);
 void add_inspect(CLI::App& program);
 void add_quantize(CLI::App& program);
+void add_perplexity(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_bench_decode(CLI::App& bench);
 void add_bench_prefill(CLI::App& bench);

@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
       "  braid validate ADAPTER --model MODEL     will this adapter work, and how is it read\n"
       "  braid generate MODEL --lora a=PATH --adapter a --chat \"Hello\"\n"
       "  braid quantize MODEL --format fp8 --out DIR\n"
+      "  braid perplexity MODEL --text FILE       how well it predicts a text\n"
       "  braid bench decode MODEL                 tokens/s with and without adapters\n"
       "  braid bench prefill MODEL                the same of prompts\n",
       "braid");
@@ -43,6 +44,7 @@ int run(int argc, char** argv) {
   add_validate(program);
   add_inspect(program);
   add_quantize(program);
+  add_perplexity(program);
   add_bench(program);
   try {
     program.parse(argc, argv);
