@@ -18,6 +18,7 @@ struct QuantizeCommand {
   std::string model;
   std::string out;
   std::string format;
+  std::vector<std::string> exclude;
   int32_t threads = 0;
   bool errors = false;
 };
@@ -26,6 +27,7 @@ void run_quantize(const QuantizeCommand& command) {
   Progress progress;
   QuantizeOptions options;
   options.format = command.format == "nvfp4" ? WeightFormat::kNvfp4 : WeightFormat::kFp8Block128;
+  options.exclude = command.exclude;
   options.num_threads = command.threads;
   options.progress = [&](int64_t done, int64_t total) { progress.update("quantize", done, total); };
   auto report = quantize_checkpoint(command.model, command.out, options);
@@ -67,7 +69,9 @@ void add_quantize(CLI::App& program) {
       "\nAttention and MLP projections and experts are quantised; router, norms, embeddings and "
       "lm_head\n"
       "are copied as they are. DIR is there whole at the end, or not at all.\n\n"
-      "Example:\n  braid quantize model --format fp8 --out model-fp8");
+      "Examples:\n"
+      "  braid quantize model --format fp8 --out model-fp8\n"
+      "  braid quantize model --format nvfp4 --exclude '*.self_attn.*' --out model-nvfp4");
   app->add_option("MODEL", command->model, "Folder of a BF16, F16 or F32 checkpoint")->required();
   app->add_option("--format", command->format,
                   "fp8: e4m3 with 128x128 scales; nvfp4: e2m1 with a scale for 16 columns")
@@ -76,6 +80,10 @@ void add_quantize(CLI::App& program) {
   app->add_option("--out", command->out, "Folder to write; must not exist or be empty")
       ->required()
       ->type_name("DIR");
+  app->add_option("--exclude", command->exclude,
+                  "Shell pattern of modules to copy as they are too; may be given several times")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
   app->add_option("--threads", command->threads, "CPU threads; 0 takes every core allowed")
       ->capture_default_str();
   app->add_flag("--errors", command->errors, "Print the error of every matrix");

@@ -1,5 +1,7 @@
 #include "checkpoint/quantize_model.h"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -133,6 +135,12 @@ WeightRole first_of_fused(WeightRole role) {
   }
 }
 
+// The 3-D tensor that the matrix of an expert is a part of, where a checkpoint has such.
+std::string fused_experts(const WeightSpec& spec) {
+  return std::string(experts_prefix(spec.module)) +
+         (spec.role == WeightRole::kExpertDownProj ? "down_proj" : "gate_up_proj");
+}
+
 class Quantizer {
  public:
   Quantizer(fs::path model_dir, fs::path out_dir, const QuantizeOptions& options)
@@ -140,7 +148,7 @@ class Quantizer {
 
   Result<QuantizeReport> run() {
     if (auto status = open(); !status) return pass_on(status);
-    plan();
+    if (auto status = plan(); !status) return pass_on(status);
     auto temporary = make_temporary_folder(out_dir_);
     if (!temporary) return pass_on(temporary);
     auto written = write_all(*temporary);
@@ -173,25 +181,65 @@ class Quantizer {
     return {};
   }
 
-  void plan() {
-    std::map<std::tuple<int32_t, int32_t, WeightRole>, size_t> unit_of_key;
-    std::set<std::string> replaced;
+  // The pattern of `exclude` that fits a module, and notes that it does; null if there is none.
+  const std::string* exclusion(const std::string& module, std::set<std::string>& used) const {
+    for (const std::string& pattern : options_.exclude) {
+      if (fnmatch(pattern.c_str(), module.c_str(), 0) != 0) continue;
+      used.insert(pattern);
+      return &pattern;
+    }
+    return nullptr;
+  }
+
+  Status plan() {
+    using Key = std::tuple<int32_t, int32_t, WeightRole>;
+    std::map<Key, size_t> unit_of_key;
+    std::vector<std::pair<WeightSpec, const std::string*>> excluded;  // and by which pattern
+    std::set<std::string> replaced, used_patterns;
+    const auto key_of = [](const WeightSpec& spec) {
+      return Key(spec.layer, spec.expert, first_of_fused(spec.role));
+    };
     for (const WeightSpec& spec : weight_table(config_)) {
       if (!is_usually_quantised(spec.role)) {
         kept_.push_back(spec.module);
         continue;
       }
-      const std::tuple key(spec.layer, spec.expert, first_of_fused(spec.role));
-      const auto [entry, is_new] = unit_of_key.emplace(key, units_.size());
+      if (const std::string* pattern = exclusion(spec.module, used_patterns)) {
+        kept_.push_back(spec.module);
+        excluded.emplace_back(spec, pattern);
+        continue;
+      }
+      const auto [entry, is_new] = unit_of_key.emplace(key_of(spec), units_.size());
       if (is_new) units_.emplace_back();
       Unit& unit = units_[entry->second];
       unit.elements += int64_t{spec.rows} * spec.cols;
       unit.bytes += static_cast<int64_t>(weight_bytes(options_.format, spec.rows, spec.cols));
       unit.specs.push_back(spec);
       replaced.insert(spec.module + ".weight");
-      if (spec.expert >= 0) {
-        replaced.insert(std::string(experts_prefix(spec.module)) + "gate_up_proj");
-        replaced.insert(std::string(experts_prefix(spec.module)) + "down_proj");
+      if (spec.expert >= 0) replaced.insert(fused_experts(spec));
+    }
+    for (const std::string& pattern : options_.exclude) {
+      if (used_patterns.contains(pattern)) continue;
+      return fail(ErrorCode::kInvalidArgument,
+                  "exclude \"{}\" fits no module that is quantised, the first of which is {}",
+                  pattern, units_.empty() ? "left out too" : units_.front().specs.front().module);
+    }
+    for (const auto& [spec, pattern] : excluded) {
+      if (const auto unit = unit_of_key.find(key_of(spec)); unit != unit_of_key.end()) {
+        return fail(ErrorCode::kInvalidArgument,
+                    "exclude \"{}\" fits {} but not {}, engines fuse them: need both or neither",
+                    *pattern, spec.module, units_[unit->second].specs.front().module);
+      }
+    }
+    for (const auto& [name, view] : files_->tensors()) {
+      const std::string canonical = canonical_tensor_name(config_.architecture, name);
+      if (!replaced.contains(canonical)) continue;
+      for (const auto& [spec, pattern] : excluded) {
+        if (spec.expert < 0 || canonical != fused_experts(spec)) continue;
+        return fail(ErrorCode::kInvalidArgument,
+                    "exclude \"{}\" fits {} but not all of {}, which is one tensor: need all or "
+                    "none of its experts",
+                    *pattern, spec.module, canonical);
       }
     }
     for (const auto& [name, view] : files_->tensors()) {
@@ -215,6 +263,7 @@ class Quantizer {
       shards_.back().push_back(&unit);
     }
     report_.num_shards = static_cast<int32_t>(shards_.size());
+    return {};
   }
 
   Status write_all(const fs::path& folder) {

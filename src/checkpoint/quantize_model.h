@@ -13,8 +13,11 @@ namespace braid {
 
 struct QuantizeOptions {
   WeightFormat format = WeightFormat::kFp8Block128;  // or kNvfp4
-  int32_t num_threads = 0;                           // 0: one for each core
-  int64_t shard_bytes = int64_t{4} << 30;            // largest shard, unless one tensor is larger
+  // Modules that stay as they are besides those that always do: shell patterns of names such as
+  // "model.layers.0.self_attn.q_proj". What engines fuse is left out as a whole or not at all.
+  std::vector<std::string> exclude;
+  int32_t num_threads = 0;                 // 0: one for each core
+  int64_t shard_bytes = int64_t{4} << 30;  // largest shard, unless one tensor is larger
   // (done, total) in weight elements; called from several threads, one at a time.
   std::function<void(int64_t done, int64_t total)> progress;
 };
@@ -44,7 +47,9 @@ struct QuantizeReport {
 //
 // Errors  those of read_model_config and open_checkpoint
 //         kInvalidArgument  the checkpoint is quantised already, out_dir exists and is not empty,
-//                           a weight is NaN or infinite, NVFP4 with columns no multiple of 16
+//                           a weight is NaN or infinite, NVFP4 with columns no multiple of 16, a
+//                           pattern of `exclude` that fits no module, or leaves out a part of what
+//                           engines fuse or the checkpoint has in one tensor
 //         kIo
 Result<QuantizeReport> quantize_checkpoint(const std::filesystem::path& model_dir,
                                            const std::filesystem::path& out_dir,

@@ -131,4 +131,21 @@ TestCheckpoint tiny_qwen3() {
                        {"vocab_size", 8}});
 }
 
+TestCheckpoint fused_experts(const TestCheckpoint& checkpoint, const std::string& from,
+                             const std::array<std::string, 3>& names, const std::string& to) {
+  TestCheckpoint out = checkpoint;
+  TensorData gate_up{Dtype::kBf16, {2, 32, 32}, ""};
+  TensorData down{Dtype::kBf16, {2, 32, 16}, ""};
+  for (const char* expert : {"0.", "1."}) {
+    for (size_t i = 0; i < 3; ++i) {
+      const std::string name = from + expert + names[i] + ".weight";
+      (i < 2 ? gate_up : down).bytes += out.tensors.at(name).bytes;
+      out.tensors.erase(name);
+    }
+  }
+  out.tensors[to + "gate_up_proj"] = gate_up;
+  out.tensors[to + "down_proj"] = down;
+  return out;
+}
+
 }  // namespace braid::test

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -58,5 +59,10 @@ struct TestCheckpoint {
 TestCheckpoint tiny_mixtral();
 // The same as Qwen3-MoE with 2 layers, the first dense with width 48.
 TestCheckpoint tiny_qwen3();
+
+// Puts the experts of a layer of these, named from + "0." + names[i], into the 3-D tensors of
+// transformers 5: to + "gate_up_proj" and "down_proj".
+TestCheckpoint fused_experts(const TestCheckpoint& checkpoint, const std::string& from,
+                             const std::array<std::string, 3>& names, const std::string& to);
 
 }  // namespace braid::test

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -157,6 +158,71 @@ TEST(QuantizeModel, SpellsTheConfigAsOtherEnginesReadIt) {
   EXPECT_EQ(hf["quant_algo"], "W4A16_NVFP4");
   EXPECT_EQ(hf["group_size"], 16);
   EXPECT_EQ(hf["exclude_modules"], fp8["modules_to_not_convert"]);
+}
+
+TEST(QuantizeModel, LeavesOutWhatItIsTold) {
+  const test::TemporaryFolder folder;
+  const fs::path out = folder.path() / "out";
+  const auto report = quantize_checkpoint(
+      golden("qwen3_bf16"), out,
+      {.format = WeightFormat::kNvfp4, .exclude = {"*.self_attn.*", "model.layers.0.*"}});
+  ASSERT_TRUE(report) << report.error().message;
+  Opened before(golden("qwen3_bf16")), after(out);
+  const Json kept = (*read_json_file(out / "config.json"))["quantization_config"]["ignore"];
+  int num_quantised = 0;
+  for (const auto& spec : weight_table(before.config)) {
+    if (spec.cols == 0) continue;
+    SCOPED_TRACE(spec.module);
+    const Weight original = *before.source->matrix(spec), copy = *after.source->matrix(spec);
+    const bool quantised = is_usually_quantised(spec.role) && spec.layer > 0 &&
+                           spec.module.find("self_attn") == std::string::npos;
+    num_quantised += quantised;
+    EXPECT_EQ(copy.matrix.format, quantised ? WeightFormat::kNvfp4 : WeightFormat::kBf16);
+    if (!quantised) {
+      EXPECT_EQ(decode(original.matrix), decode(copy.matrix));
+    }
+    EXPECT_EQ(std::ranges::count(kept, Json(spec.module)), quantised ? 0 : 1);
+  }
+  EXPECT_GT(num_quantised, 0);
+  EXPECT_EQ(report->modules.size(), static_cast<size_t>(num_quantised));
+}
+
+TEST(QuantizeModel, RefusesToLeaveOutAPart) {
+  const test::TemporaryFolder folder, together;
+  test::tiny_qwen3().write(folder);
+  test::fused_experts(test::tiny_qwen3(), "model.layers.1.mlp.experts.",
+                      {"gate_proj", "up_proj", "down_proj"}, "model.layers.1.mlp.experts.")
+      .write(together);
+  const auto error = [&](const test::TemporaryFolder& model, const std::string& pattern) {
+    const auto report =
+        quantize_checkpoint(model.path(), folder.path() / "out", {.exclude = {pattern}});
+    EXPECT_FALSE(fs::exists(folder.path() / "out"));
+    return report ? "" : report.error().message;
+  };
+  EXPECT_EQ(error(folder, "*.k_proj"),
+            "exclude \"*.k_proj\" fits model.layers.0.self_attn.k_proj but not "
+            "model.layers.0.self_attn.q_proj, engines fuse them: need both or neither");
+  EXPECT_EQ(error(folder, "*.self_attention.*"),
+            "exclude \"*.self_attention.*\" fits no module that is quantised, the first of which "
+            "is model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(error(together, "*.experts.1.*"),
+            "exclude \"*.experts.1.*\" fits model.layers.1.mlp.experts.1.down_proj but not all of "
+            "model.layers.1.mlp.experts.down_proj, which is one tensor: need all or none of its "
+            "experts");
+  // All matrices of one tensor are no part.
+  const auto report = quantize_checkpoint(together.path(), folder.path() / "whole",
+                                          {.exclude = {"*.experts.*.down_proj"}});
+  ASSERT_TRUE(report) << report.error().message;
+  Opened before(together.path()), after(folder.path() / "whole");
+  for (const auto& spec : weight_table(before.config)) {
+    if (spec.expert < 0) continue;
+    const Weight original = *before.source->matrix(spec), copy = *after.source->matrix(spec);
+    if (spec.role == WeightRole::kExpertDownProj) {
+      EXPECT_EQ(decode(original.matrix), decode(copy.matrix));
+    } else {
+      EXPECT_EQ(copy.matrix.format, WeightFormat::kFp8Block128);
+    }
+  }
 }
 
 TEST(QuantizeModel, RefusesAQuantisedInput) {

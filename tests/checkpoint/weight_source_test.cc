@@ -427,32 +427,15 @@ TEST(OpenCheckpoint, TakesWrapperPrefixesAndSkipsWhatAddsNothing) {
   }
 }
 
-// Puts the experts of a layer into the 3-D tensors of transformers 5.
-TestCheckpoint fused(const TestCheckpoint& checkpoint, const std::string& from,
-                     const std::array<std::string, 3>& names, const std::string& to) {
-  TestCheckpoint out = checkpoint;
-  test::TensorData gate_up{Dtype::kBf16, {2, 32, 32}, ""};
-  test::TensorData down{Dtype::kBf16, {2, 32, 16}, ""};
-  for (const char* expert : {"0.", "1."}) {
-    for (size_t i = 0; i < 3; ++i) {
-      const std::string name = from + expert + names[i] + ".weight";
-      (i < 2 ? gate_up : down).bytes += out.tensors.at(name).bytes;
-      out.tensors.erase(name);
-    }
-  }
-  out.tensors[to + "gate_up_proj"] = gate_up;
-  out.tensors[to + "down_proj"] = down;
-  return out;
-}
-
 TEST(OpenCheckpoint, TakesFusedExpertsApart) {
   const std::string qwen = "model.layers.1.mlp.experts.";
   const TestCheckpoint mixtral = test::tiny_mixtral();
   const TestCheckpoint qwen3 = test::tiny_qwen3();
   const std::pair<TestCheckpoint, TestCheckpoint> cases[] = {
-      {mixtral, fused(mixtral, kExperts, {"w1", "w3", "w2"}, "model.layers.0.mlp.experts.")},
-      {mixtral, fused(mixtral, kExperts, {"w1", "w3", "w2"}, kExperts)},
-      {qwen3, fused(qwen3, qwen, {"gate_proj", "up_proj", "down_proj"}, qwen)}};
+      {mixtral,
+       test::fused_experts(mixtral, kExperts, {"w1", "w3", "w2"}, "model.layers.0.mlp.experts.")},
+      {mixtral, test::fused_experts(mixtral, kExperts, {"w1", "w3", "w2"}, kExperts)},
+      {qwen3, test::fused_experts(qwen3, qwen, {"gate_proj", "up_proj", "down_proj"}, qwen)}};
   for (const auto& [separate, together] : cases) {
     Opened opened(together);
     ASSERT_FALSE(opened.first_error()) << opened.first_error()->message;
@@ -466,8 +449,8 @@ TEST(OpenCheckpoint, TakesFusedExpertsApart) {
 }
 
 TEST(OpenCheckpoint, RefusesFusedExpertsOfAnotherShape) {
-  TestCheckpoint checkpoint =
-      fused(test::tiny_mixtral(), kExperts, {"w1", "w3", "w2"}, "model.layers.0.mlp.experts.");
+  TestCheckpoint checkpoint = test::fused_experts(
+      test::tiny_mixtral(), kExperts, {"w1", "w3", "w2"}, "model.layers.0.mlp.experts.");
   checkpoint.tensors["model.layers.0.mlp.experts.down_proj"] = bf16_tensor("x", {2, 16, 32});
   Opened opened(checkpoint);
   const auto error = opened.first_error();

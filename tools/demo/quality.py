@@ -20,7 +20,13 @@ import oracle_texts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ADAPTERS = ROOT / "models/adapters"
-FORMATS = ("bf16", "fp8", "nvfp4")
+# What `braid quantize` is told, by the end of the folder's name; nothing: the model itself.
+FORMATS = {
+    "bf16": (),
+    "fp8": ("--format", "fp8"),
+    "nvfp4": ("--format", "nvfp4"),
+    "nvfp4-experts": ("--format", "nvfp4", "--exclude", "*.self_attn.*"),
+}
 
 
 def run(command, **options):
@@ -33,12 +39,12 @@ def run(command, **options):
 
 def models(braid, model):
     """Folder of each format."""
-    folders = {"bf16": model}
-    for name in FORMATS[1:]:
-        folders[name] = model.with_name(f"{model.name}-{name}")
+    folders = {}
+    for name, asked in FORMATS.items():
+        folders[name] = model.with_name(f"{model.name}-{name}") if asked else model
         if not folders[name].exists():
             print(f"quality: quantising to {name}", file=sys.stderr)
-            run([braid, "quantize", model, "--format", name, "--out", folders[name]])
+            run([braid, "quantize", model, *asked, "--out", folders[name]])
     return folders
 
 
