@@ -86,9 +86,9 @@ TEST(Perplexity, ScoresAdaptersBesideTheBase) {
   make_text_model(folder);
   const std::string text = folder.write("text.txt", long_text()),
                     json = (folder.path() / "out.json").string();
-  const auto scored = run_braid({"perplexity", folder.path().string(), "--text", text, "--window",
-                                 "32", "--stride", "20", "--lora", "a=" + golden_adapter("per_expert_f32"),
-                                 "--device", "cpu", "--json", json});
+  const auto scored = run_braid(
+      {"perplexity", folder.path().string(), "--text", text, "--window", "32", "--stride", "20",
+       "--lora", "a=" + golden_adapter("per_expert_f32"), "--device", "cpu", "--json", json});
   ASSERT_EQ(scored.status, 0) << scored.err;
   auto written = read_json_file(json);
   ASSERT_TRUE(written);
