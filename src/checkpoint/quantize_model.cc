@@ -181,14 +181,15 @@ class Quantizer {
     return {};
   }
 
-  // The pattern of `exclude` that fits a module, and notes that it does; null if there is none.
+  // The first pattern of `exclude` that fits a module, null if there is none. Notes all that do.
   const std::string* exclusion(const std::string& module, std::set<std::string>& used) const {
+    const std::string* first = nullptr;
     for (const std::string& pattern : options_.exclude) {
       if (fnmatch(pattern.c_str(), module.c_str(), 0) != 0) continue;
       used.insert(pattern);
-      return &pattern;
+      if (first == nullptr) first = &pattern;
     }
-    return nullptr;
+    return first;
   }
 
   Status plan() {

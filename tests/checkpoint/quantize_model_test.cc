@@ -187,6 +187,14 @@ TEST(QuantizeModel, LeavesOutWhatItIsTold) {
   EXPECT_EQ(report->modules.size(), static_cast<size_t>(num_quantised));
 }
 
+TEST(QuantizeModel, TakesPatternsThatFitTheSame) {
+  const test::TemporaryFolder folder;
+  test::tiny_qwen3().write(folder);
+  const auto report = quantize_checkpoint(folder.path(), folder.path() / "out",
+                                          {.exclude = {"*.self_attn.*", "*.layers.0.self_attn.*"}});
+  EXPECT_TRUE(report) << report.error().message;
+}
+
 TEST(QuantizeModel, RefusesToLeaveOutAPart) {
   const test::TemporaryFolder folder, together;
   test::tiny_qwen3().write(folder);
