@@ -14,7 +14,7 @@ namespace braid::kernels {
 
 inline constexpr int kShrinkWarps = 8;
 
-// Rows 16 t and following of an adapter's A, which has `all_ranks`; the last tile may have 8.
+// Rows 16 t and following of an adapter's A: 16 of them, the last ones may be 8.
 struct FactorTile {
   const uint8_t* a;
   int ranks;

@@ -12,7 +12,8 @@ namespace braid::kernels {
 
 // The decode-shaped MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a. Four
 // kernels: moe_routing (choose experts, sort, quantise x), gate_up (GEMM, SwiGLU, quantise, shrink
-// of down), down (GEMM), sum (of a token's pairs). docs/kernels/moe.md has the pictures.
+// of down), down (GEMM), sum (of a token's pairs, and the norm behind the layer where it is asked
+// for). docs/kernels/moe.md has the pictures.
 //
 //   g = q(x) gate_e^T + L(x),  u = q(x) up_e^T + L(x),  h = silu(g) * u
 //   y[t] = sum_k w[t, k] * (q(h) down_e^T + L(h))
