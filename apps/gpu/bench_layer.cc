@@ -1,4 +1,5 @@
-// braid bench layer: one MoE layer with and without adapters on the GPU, against its byte floor.
+// braid bench layer: one MoE layer with and without adapters on the GPU, against its byte floor
+// and, in large batches, what tensor cores allow.
 
 #include <fmt/format.h>
 
@@ -21,6 +22,7 @@
 #include "device/device.h"
 #include "device/read_rate.h"
 #include "kernels/moe_gemm/dummy.h"
+#include "kernels/moe_gemm/large_batch.h"
 #include "kernels/moe_gemm/layout.h"
 #include "kernels/moe_gemm/moe_layer.h"
 #include "kernels/moe_gemm/pack.h"
@@ -253,7 +255,7 @@ kernels::MoePlan make_plan(const LayerOptions& options, const MoeSizes& sizes, i
                            const Arm& arm, int32_t num_sms) {
   kernels::MoePlan plan =
       kernels::plan_moe_layer(sizes, tokens, arm.num_adapters > 0, num_sms, arm.lora_plan);
-  if (options.tile_tokens > 0) plan.tile_tokens = options.tile_tokens;
+  if (options.tile_tokens > 0) plan.tile_tokens = options.tile_tokens, plan.large_batch = false;
   if (options.prefetch >= 0) plan.num_prefetched_experts = options.prefetch;
   if (options.guess >= 0) plan.num_guessed_experts = options.guess;
   if (options.side_ctas >= 0 && plan.num_side_ctas > 0) {
@@ -287,7 +289,12 @@ struct Row {
   int32_t experts_hit, tile_tokens;
   Times times;
   double floor_us, share, ratio, floor_ratio;
+  double tflops;       // of the experts' products a second, adapters not counted
+  double bound_share;  // of the larger of the byte floor and these products at the highest clock
 };
+
+// Dense e4m3 products and sums of an SM in a clock.
+constexpr double kFlopsPerClock = 8192;
 
 class LayerBench {
  public:
@@ -404,12 +411,18 @@ class LayerBench {
       row.tokens = tokens, row.rank = rank, row.num_adapters = arm.num_adapters;
       row.layout = layout, row.arm = arm.name;
       if (arm.num_adapters > 0) row.lora_plan = to_string(arm.plan.lora_plan);
-      row.experts_hit = arm.bytes.experts_hit, row.tile_tokens = arm.plan.tile_tokens;
+      row.experts_hit = arm.bytes.experts_hit;
+      row.tile_tokens = arm.plan.large_batch ? kernels::kLargeTileTokens : arm.plan.tile_tokens;
       row.times = times[i];
       row.floor_us = total / device_.read_rate * 1e6;
       row.share = row.floor_us / row.times.us;
       row.ratio = base != nullptr ? base->us / row.times.us : 0;
       row.floor_ratio = arm.bytes.base / total;
+      const double flops =
+          6.0 * s.hidden_size * s.moe_intermediate_size * s.pairs_per_token() * tokens;
+      const double peak = kFlopsPerClock * device_.facts.num_sms * 1e3 * device_.facts.clock_khz;
+      row.tflops = flops / row.times.us / 1e6;
+      row.bound_share = std::max(row.floor_us, flops / peak * 1e6) / row.times.us;
       rows_.push_back(row);
     }
   }
@@ -483,7 +496,7 @@ void print_rows(const LayerBench& bench, const MoeSizes& s, const LayerOptions& 
              s.hidden_size, s.moe_intermediate_size, s.num_experts, s.num_shared_experts, s.top_k,
              options.routing);
   Table table({"tokens", "layout", "rank", "arm", "hit", "tile", "us", "p10", "p90", "floor us",
-               "of floor", "of base", "bytes allow", "quotient"});
+               "of floor", "of base", "bytes allow", "quotient", "TFLOP/s", "of bound"});
   for (const Row& r : bench.rows()) {
     table.add({fmt::format("{}", r.tokens), r.layout, fmt::format("{}", r.rank), r.arm,
                fmt::format("{}", r.experts_hit), fmt::format("{}", r.tile_tokens),
@@ -491,7 +504,8 @@ void print_rows(const LayerBench& bench, const MoeSizes& s, const LayerOptions& 
                fmt::format("{:.2f}", r.times.p90), fmt::format("{:.2f}", r.floor_us),
                fmt::format("{:.1f}", 100 * r.share), fmt::format("{:.1f}", 100 * r.ratio),
                fmt::format("{:.1f}", 100 * r.floor_ratio),
-               fmt::format("{:.3f}", r.ratio / r.floor_ratio)});
+               fmt::format("{:.3f}", r.ratio / r.floor_ratio), fmt::format("{:.0f}", r.tflops),
+               fmt::format("{:.1f}", 100 * r.bound_share)});
   }
   fmt::print("{}", table.to_string());
 }
@@ -521,7 +535,9 @@ Json to_json(const LayerBench& bench, const LayerOptions& options) {
          {"floor_us", r.floor_us},
          {"floor_share", r.share},
          {"ratio", r.ratio},
-         {"floor_ratio", r.floor_ratio}});
+         {"floor_ratio", r.floor_ratio},
+         {"tflops", r.tflops},
+         {"bound_share", r.bound_share}});
   }
   return json;
 }

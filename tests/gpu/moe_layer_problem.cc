@@ -215,7 +215,7 @@ kernels::MoePlan LayerProblem::plan(bool with_lora) const {
   kernels::MoePlan plan =
       kernels::plan_moe_layer(shape.sizes, shape.num_tokens, with_lora && !loras_.empty(),
                               device_facts().num_sms, lora_plan);
-  if (tile_tokens != 0) plan.tile_tokens = tile_tokens;
+  if (tile_tokens != 0) plan.tile_tokens = tile_tokens, plan.large_batch = false;
   if (small_batch) plan.small_batch = true;
   return plan;
 }

@@ -38,6 +38,17 @@ constexpr MoeSizes kManyExperts = {.hidden_size = 128,
                                    .num_shared_experts = 1,
                                    .top_k = 16};
 
+constexpr MoeSizes kSparse = {.hidden_size = 128,
+                              .moe_intermediate_size = 128,
+                              .num_experts = 300,
+                              .num_shared_experts = 0,
+                              .top_k = 1};
+constexpr MoeSizes kWide = {.hidden_size = 128,
+                            .moe_intermediate_size = 2176,
+                            .num_experts = 4,
+                            .num_shared_experts = 0,
+                            .top_k = 2};
+
 struct Case {
   const char* name;
   LayerShape shape;
@@ -135,6 +146,24 @@ const Case kCases[] = {
       .layouts = {kPerExpert, kPerExpert, kSharedOuter}}},
     {"T12_qwen35", {.num_tokens = 12, .sizes = kQwen35, .ranks = {16, 8, 64}}},
     {"T300_prefill", {.num_tokens = 300, .sizes = kSmall, .ranks = {16, 8}}},
+    // Large batches: tiles of one token to 256, and of everything between.
+    {"T260_few_tokens_each", {.num_tokens = 260, .sizes = kSparse}},
+    {"T520_shared_base", {.num_tokens = 520, .sizes = kShared}},
+    {"T600_one_expert_mixed",
+     {.num_tokens = 600,
+      .sizes = kSmall,
+      .ranks = {1, 4, 8, 16, 24, 40, 64},
+      .layouts = {kPerExpert, kSharedOuter, kOneA},
+      .only_expert = 5}},
+    {"T340_mixed",
+     {.num_tokens = 340,
+      .sizes = kShared,
+      .ranks = {16, 128, 8, 0, 64, 24},
+      .layouts = {kOneA, kPerExpert, kSharedOuter}}},
+    {"T270_one_adapter", {.num_tokens = 270, .sizes = kShared, .ranks = {16}, .base_share = 0}},
+    {"T400_64_adapters",
+     {.num_tokens = 400, .sizes = kSmall, .ranks = std::vector<int32_t>(64, 8), .base_share = 0}},
+    {"T257_wide_base", {.num_tokens = 257, .sizes = kWide}},
 };
 
 INSTANTIATE_TEST_SUITE_P(Shapes, MoeLayer, testing::ValuesIn(kCases),
@@ -173,13 +202,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, MoeLayerUnfused, testing::ValuesIn(cases_with_a
 // Wider than the fused plan can be.
 TEST(MoeLayerWide, MatchesReference) {
   BRAID_NEEDS_CUDA();
-  expect_right_and_equal({.num_tokens = 3,
-                          .sizes = {.hidden_size = 128,
-                                    .moe_intermediate_size = 2176,
-                                    .num_experts = 4,
-                                    .num_shared_experts = 0,
-                                    .top_k = 2},
-                          .ranks = {16, 40}});
+  expect_right_and_equal({.num_tokens = 3, .sizes = kWide, .ranks = {16, 40}});
 }
 
 // What follows holds for every LoRA plan.
@@ -195,7 +218,7 @@ INSTANTIATE_TEST_SUITE_P(Plans, MoeLoraPlans,
 
 TEST_P(MoeLoraPlans, AdaptersLoadedButUnusedChangeNoBit) {
   BRAID_NEEDS_CUDA();
-  for (const int32_t tokens : {1, 8, 40, 150}) {
+  for (const int32_t tokens : {1, 8, 40, 150, 400}) {
     LayerProblem problem(
         {.num_tokens = tokens, .sizes = kShared, .ranks = {16, 64}, .base_share = 2}, 3);
     problem.lora_plan = GetParam();
@@ -206,17 +229,19 @@ TEST_P(MoeLoraPlans, AdaptersLoadedButUnusedChangeNoBit) {
 // The delta with nothing to hide behind: base weights of zero.
 TEST_P(MoeLoraPlans, DeltaAloneIsWithinOnePerCent) {
   BRAID_NEEDS_CUDA();
-  LayerProblem problem({.num_tokens = 24,
-                        .sizes = kShared,
-                        .ranks = {8, 16, 64},
-                        .layouts = {kPerExpert, kSharedOuter, kOneA},
-                        .base_share = 0,
-                        .weight_size = 0},
-                       4);
-  problem.lora_plan = GetParam();
-  const std::vector<float> y = problem.run();
-  EXPECT_EQ(problem.why_wrong(), "");
-  EXPECT_LT(problem.delta_error(y), 1e-2);
+  for (const int32_t tokens : {24, 280}) {
+    LayerProblem problem({.num_tokens = tokens,
+                          .sizes = kShared,
+                          .ranks = {8, 16, 64},
+                          .layouts = {kPerExpert, kSharedOuter, kOneA},
+                          .base_share = 0,
+                          .weight_size = 0},
+                         4);
+    problem.lora_plan = GetParam();
+    const std::vector<float> y = problem.run();
+    EXPECT_EQ(problem.why_wrong(), "");
+    EXPECT_LT(problem.delta_error(y), 1e-2);
+  }
 }
 
 TEST_P(MoeLoraPlans, AgreeWithFused) {
@@ -234,7 +259,7 @@ TEST_P(MoeLoraPlans, AgreeWithFused) {
 // Every token alone gives the bits it has in the batch, whatever tile the batch's size chose.
 TEST_P(MoeLoraPlans, BitsDoNotDependOnTheBatch) {
   BRAID_NEEDS_CUDA();
-  for (const int32_t tokens : {5, 30, 100, 200}) {
+  for (const int32_t tokens : {5, 30, 100, 200, 900}) {
     const LayerShape shape = {.num_tokens = tokens,
                               .sizes = kShared,
                               .ranks = {16, 8, 64},
@@ -254,21 +279,14 @@ TEST_P(MoeLoraPlans, BitsDoNotDependOnTheBatch) {
 }
 
 // One captured graph, replayed with other logits, adapters and x each time, against eager launches.
-TEST_P(MoeLoraPlans, ThousandReplaysWithChangingRoutingEqualEager) {
-  BRAID_NEEDS_CUDA();
-  LayerProblem problem({.num_tokens = 40,
-                        .sizes = kShared,
-                        .ranks = {16, 8, 24},
-                        .layouts = {kPerExpert, kSharedOuter}},
-                       10);
-  problem.lora_plan = GetParam();
+void expect_replays_equal_eager(LayerProblem& problem, int num_replays) {
   problem.upload();
   const Stream stream;
   const ForkJoin side;
   const Graph graph = Graph::capture(stream, [&] {
     kernels::launch_moe_layer(problem.device_params(), problem.plan(), stream.get(), side.get());
   });
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < num_replays; ++i) {
     problem.change_inputs(static_cast<uint32_t>(100 + i));
     graph.launch(stream);
     stream.wait();
@@ -278,6 +296,42 @@ TEST_P(MoeLoraPlans, ThousandReplaysWithChangingRoutingEqualEager) {
     ASSERT_EQ(replayed, problem.download_y()) << "replay " << i;
   }
   EXPECT_EQ(problem.why_wrong(), "");
+}
+
+TEST_P(MoeLoraPlans, ThousandReplaysWithChangingRoutingEqualEager) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem({.num_tokens = 40,
+                        .sizes = kShared,
+                        .ranks = {16, 8, 24},
+                        .layouts = {kPerExpert, kSharedOuter}},
+                       10);
+  problem.lora_plan = GetParam();
+  expect_replays_equal_eager(problem, 1000);
+}
+
+TEST(MoeLargeBatch, ReplaysWithChangingRoutingEqualEager) {
+  BRAID_NEEDS_CUDA();
+  LayerProblem problem({.num_tokens = 300,
+                        .sizes = kShared,
+                        .ranks = {16, 8, 24},
+                        .layouts = {kPerExpert, kSharedOuter}},
+                       10);
+  expect_replays_equal_eager(problem, 100);
+}
+
+// Every token of the batch, not some: tiles are cut by what else is there.
+TEST(MoeLargeBatch, HasTheBitsOfTheKernelsOfSmallerOnes) {
+  BRAID_NEEDS_CUDA();
+  const LayerShape shape = {.num_tokens = 1500,
+                            .sizes = kShared,
+                            .ranks = {16, 8, 64},
+                            .layouts = {kPerExpert, kSharedOuter, kOneA}};
+  for (const bool with_lora : {true, false}) {
+    LayerProblem large(shape, 12), tiled(shape, 12);
+    tiled.tile_tokens = 32;
+    ASSERT_TRUE(large.plan(with_lora).large_batch);
+    EXPECT_EQ(large.run(with_lora), tiled.run(with_lora));
+  }
 }
 
 TEST(MoePlanText, NamesTileGuessAndPrefetch) {
@@ -293,7 +347,8 @@ TEST(MoePlanText, NamesTileGuessAndPrefetch) {
   EXPECT_EQ(plan(64, true), "tile 16, 33 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(64, false), "tile 32, 33 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(256, false), "tile 32, 33 experts guessed, 7 prefetched");
-  EXPECT_EQ(plan(8192, false), "tile 64, 0 experts guessed, 7 prefetched");
+  EXPECT_EQ(plan(257, false), "large batch");
+  EXPECT_EQ(plan(8192, true), "large batch");
 }
 
 TEST(MoePlanText, SaysWhatIsLeftToTheSideStream) {
@@ -338,8 +393,11 @@ TEST(MoeLoraPlanLimits, NameThePlanAndWhatItNeeds) {
   p.adapters = &adapter;
   EXPECT_EQ(why_unsupported(p, plan),
             "num_tokens = 257 with LoRA plan two-stream, need at most 256");
+  plan.large_batch = true;
+  plan.lora_plan = MoeLoraPlan::kSerial;
+  EXPECT_EQ(why_unsupported(p, plan), "a large batch with LoRA plan serial, need fused");
+  plan = {.small_batch = true, .lora_plan = MoeLoraPlan::kTwoStream};
   p.num_tokens = 2;
-  plan.small_batch = true;
   EXPECT_EQ(why_unsupported(p, plan), "a small batch with LoRA plan two-stream, need fused");
   plan.lora_plan = MoeLoraPlan::kFused;
   EXPECT_EQ(why_unsupported(p, plan), "");

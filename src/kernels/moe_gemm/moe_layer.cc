@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "kernels/common/fork_join.h"
+#include "kernels/moe_gemm/large_batch.h"
 #include "kernels/moe_gemm/layout.h"
 #include "kernels/moe_lora/moe_lora.h"
 #include "kernels/moe_routing/routing_scratch.h"
@@ -43,11 +44,13 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   take(w.u_row_of_row, rows);
   take(w.sort_scratch, routing_scratch_ints(static_cast<int32_t>(pairs), max_tokens, w.max_rows,
                                             sizes.all_experts(), num_slots));
+  take(w.key_counts, int64_t{kLargeChunks} * sizes.all_experts());
   take(w.x_image, rows * (hidden / 128) * kActivationRowBytes);
   take(w.h_image, rows * (width / 128) * kActivationRowBytes);
   take(w.pair_out, rows * hidden);
   const int64_t steps = rank_steps(max_rank), slabs = (2 * max_rank + 63) / 64;
   if (lora_plan == MoeLoraPlan::kFused) {
+    take(w.large_runs, rows);
     take(w.shrink_items, (pairs + tokens) * slabs * kShrinkParts);
     take(w.u, steps * (rows + tokens) * kURowFloats);
     take(w.v, steps * rows * v_row_floats(sizes.moe_intermediate_size));
@@ -75,6 +78,9 @@ constexpr int32_t kSideCtas = 96;
 
 // Tokens up to which the two-stream plan runs: larger batches leave no gaps to fill.
 constexpr int32_t kTwoStreamTokens = 256;
+
+// Tokens beyond which the kernels of large batches run, but where the adapters' part is apart.
+constexpr int32_t kLargeBatchTokens = 256;
 
 // Where another plan than fused was faster on an H100, with one adapter or several of rank 16
 // (docs/kernels/moe.md); the first row that fits counts.
@@ -112,6 +118,8 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   const bool apart = with_adapters && !fused_lora;
   const int32_t num_side_ctas =
       with_adapters && lora_plan == MoeLoraPlan::kTwoStream ? kSideCtas * num_sms / 132 : 0;
+  if (!apart && num_tokens > kLargeBatchTokens)
+    return {.num_sms = num_sms, .lora_plan = lora_plan, .large_batch = true};
   // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
   if (!apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
     return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
@@ -161,6 +169,7 @@ std::string to_string(MoeLoraPlan plan) {
 }
 
 std::string to_string(const MoePlan& plan) {
+  if (plan.large_batch) return "large batch";
   if (plan.small_batch) return fmt::format("small batch, tile {}", plan.tile_tokens);
   std::string text = fmt::format("tile {}, {} experts guessed, {} prefetched", plan.tile_tokens,
                                  plan.num_guessed_experts, plan.num_prefetched_experts);
@@ -232,6 +241,9 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
     return fmt::format("num_tokens = {} with LoRA plan two-stream, need at most {}", p.num_tokens,
                        kTwoStreamTokens);
   }
+  if (apart && plan.large_batch) {
+    return fmt::format("a large batch with LoRA plan {}, need fused", to_string(plan.lora_plan));
+  }
   if (apart && plan.small_batch) {
     return fmt::format("a small batch with LoRA plan {}, need fused", to_string(plan.lora_plan));
   }
@@ -252,6 +264,20 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
   return "";
 }
 
+namespace {
+
+void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  const bool with_adapters = p.adapters != nullptr;
+  launch_large_routing(p, plan, stream);
+  if (with_adapters) launch_large_shrink(p, plan, stream);
+  launch_large_gate_up(p, plan, stream);
+  if (with_adapters) launch_large_v(p, plan, stream);
+  launch_large_down(p, plan, stream);
+  launch_moe_sum(p, plan, stream);
+}
+
+}  // namespace
+
 void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream,
                       const SideStream& side) {
   const bool apart = lora_is_apart(p, plan);
@@ -262,6 +288,7 @@ void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream s
     why = "LoRA plan two-stream without a side stream";
   if (!why.empty()) throw InternalError("moe_layer: " + why);
   if (p.num_tokens == 0) return;
+  if (plan.large_batch) return launch_large_batch(p, plan, stream);
   if (!plan.small_batch) launch_moe_routing(p, plan, stream);
   const auto launch_lora = [&](MoeProjection projection, CudaStream on) {
     launch_moe_lora_shrink(p, plan, projection, on);

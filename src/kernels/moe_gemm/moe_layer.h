@@ -10,10 +10,11 @@
 
 namespace braid::kernels {
 
-// The decode-shaped MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a. Four
-// kernels: moe_routing (choose experts, sort, quantise x), gate_up (GEMM, SwiGLU, quantise, shrink
-// of down), down (GEMM), sum (of a token's pairs, and the norm behind the layer where it is asked
-// for). docs/kernels/moe.md has the pictures.
+// The MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a. Four kernels:
+// moe_routing (choose experts, sort, quantise x), gate_up (GEMM, SwiGLU, quantise, shrink of down),
+// down (GEMM), sum (of a token's pairs, and the norm behind the layer where it is asked for);
+// batches in which memory does not bind have kernels of their own (large_batch.h), with the same
+// bits. docs/kernels/moe.md has the pictures.
 //
 //   g = q(x) gate_e^T + L(x),  u = q(x) up_e^T + L(x),  h = silu(g) * u
 //   y[t] = sum_k w[t, k] * (q(h) down_e^T + L(h))
@@ -148,11 +149,14 @@ struct MoeWorkspace {
   int32_t* token_of_row = nullptr;  // [R + T]; past R the tokens sorted by adapter
   int32_t* u_row_of_row = nullptr;  // [R]
   int32_t* sort_scratch = nullptr;  // for more tokens than shared memory sorts
-  uint8_t* x_image = nullptr;       // quantised x by rows, as shared memory holds it
-  uint8_t* h_image = nullptr;       // the same of h
-  float* u = nullptr;               // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
-  float* v = nullptr;               // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
-  Bf16* pair_out = nullptr;         // [R, H]
+  // Of large batches (large_batch.h): counts, [kLargeChunks, E + shared], and runs, as `runs`.
+  int32_t* key_counts = nullptr;
+  struct MoeLargeRun* large_runs = nullptr;
+  uint8_t* x_image = nullptr;  // quantised x by rows, as shared memory holds it
+  uint8_t* h_image = nullptr;  // the same of h
+  float* u = nullptr;          // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
+  float* v = nullptr;          // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
+  Bf16* pair_out = nullptr;    // [R, H]
   // Of LoRA plans that are not fused, instead of shrink_items, u and v.
   MoeLoraRun* lora_runs = nullptr;
   float* gate_up = nullptr;        // [R, 2, I], gate and up without their deltas
@@ -224,6 +228,8 @@ struct MoePlan {
   MoeLoraPlan lora_plan = MoeLoraPlan::kFused;
   // CTAs that the GEMMs, which would fill the device, leave out so that the side stream finds room.
   int32_t num_side_ctas = 0;
+  // Kernels for batches in which memory does not bind (large_batch.h); tile_tokens says nothing.
+  bool large_batch = false;
 };
 
 // Bytes and layout of the workspace for up to max_tokens tokens, num_slots adapters of ranks up to

@@ -18,7 +18,8 @@ __device__ double log_sum_exp(const SharedStorage& shared, float largest) {
   for (int run = lane_index(); run < kRuns; run += 32) {
     const double of_run = shared.weights[run];
     if (of_run > 0)
-      sum += of_run * exp(static_cast<double>(logit_of_key(shared.keys[run])) - largest);
+      sum +=
+          of_run * exp_of_negative(static_cast<double>(logit_of_key(shared.keys[run])) - largest);
   }
   return largest + log(warp_all(sum, plus<double>));
 }

@@ -26,7 +26,6 @@ struct TokenList {
 };
 
 struct SharedStorage {
-  uint64_t barriers[kWarps][2];
   uint64_t keys[kRuns];      // the records'
   double weights[kRuns];     // the records'
   uint64_t run_sums[kRuns];  // what is summed up at the moment, by run
@@ -106,8 +105,7 @@ class Row {
   // `buffers`: of all warps. `asked` says how logits are changed.
   __device__ Row(SharedStorage& shared, float4* buffers, const Params& p, const SamplingRow& asked)
       : shared_(shared),
-        run_(buffers + warp_index() * 2 * slot_chunks(p.vocab_size), shared.barriers[warp_index()],
-             p.vocab_size),
+        run_(buffers + warp_index() * 2 * slot_chunks(p.vocab_size), p.vocab_size),
         p_(p),
         asked_(asked),
         rules_out_end_(asked.rules_out_end) {}
@@ -185,24 +183,25 @@ class Row {
   __device__ __forceinline__ void for_each_from(float floor, F&& f) {
     for_each_run_from(floor, [&](int) { run_.for_each(f); });
   }
-
-  // A number that at least n logits are not below, or -FLT_MAX where the largest of runs do not
-  // tell. 1 <= n <= kRuns. Two barriers of the CTA.
+  // The n-th of the largest logits of runs, which at least n logits are not below, or -FLT_MAX
+  // where there are fewer. 1 <= n <= kRuns. Two barriers of the CTA.
   __device__ float floor_of_largest(int n) {
-    if (threadIdx.x == 0) shared_.floor = -FLT_MAX;
     __syncthreads();
-    // A warp finds the places of kRuns / kWarps keys among all.
-    uint64_t keys[kLaneRuns];
+    if (warp_index() == 0) {
+      uint32_t keys[kLaneRuns];
 #pragma unroll
-    for (int i = 0; i < kLaneRuns; ++i) keys[i] = shared_.keys[32 * i + lane_index()];
+      for (int i = 0; i < kLaneRuns; ++i)
+        keys[i] = static_cast<uint32_t>(shared_.keys[32 * i + lane_index()] >> 32);
+      // From the highest bit on, what n keys still reach.
+      uint32_t reached = 0;
 #pragma unroll 1
-    for (int run = warp_index(); run < kRuns; run += kWarps) {
-      const uint64_t own = shared_.keys[run];
-      int num_larger = 0;
+      for (uint32_t bit = 0x80000000u; bit != 0; bit >>= 1) {
+        int count = 0;
 #pragma unroll
-      for (int i = 0; i < kLaneRuns; ++i) num_larger += keys[i] > own;
-      num_larger = __reduce_add_sync(~0u, num_larger);
-      if (num_larger == n - 1) shared_.floor = fmaxf(logit_of_key(own), -FLT_MAX);
+        for (int i = 0; i < kLaneRuns; ++i) count += keys[i] >= (reached | bit);
+        if (__reduce_add_sync(~0u, count) >= n) reached |= bit;
+      }
+      if (lane_index() == 0) shared_.floor = fmaxf(from_ordered(reached), -FLT_MAX);
     }
     __syncthreads();
     return shared_.floor;

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/common/bulk_copy.cuh"
-#include "kernels/common/mbarrier.cuh"
+#include "kernels/common/async_copy.cuh"
+#include "kernels/sampling/exponential.cuh"
 #include "kernels/sampling/sampling.h"
 
 // A run of a row: the ids that one warp looks at, in its part of shared memory. Of each run a
@@ -70,15 +70,8 @@ __device__ __forceinline__ int warp_index() { return threadIdx.x / 32; }
 template <int kSlots>
 class Run {
  public:
-  // `buffer`: kSlots * slot_chunks(vocab_size) elements of the warp; `barriers`: [kSlots].
-  __device__ Run(float4* buffer, uint64_t* barriers, int vocab_size)
-      : buffer_(buffer), barriers_(barriers), vocab_size_(vocab_size) {
-    if (lane_index() < kSlots) {
-      mbarrier_init(&barriers[lane_index()], 1);
-      mbarrier_init_fence();
-    }
-    __syncwarp();
-  }
+  // `buffer`: kSlots * slot_chunks(vocab_size) elements of the warp.
+  __device__ Run(float4* buffer, int vocab_size) : buffer_(buffer), vocab_size_(vocab_size) {}
 
   __device__ int vocab_size() const { return vocab_size_; }
   __device__ int first_id() const { return first_step_ * kStep; }
@@ -89,25 +82,24 @@ class Run {
   // Starts to copy the run of a row of logits that the next wait() is for. With one slot the run
   // before it is over.
   __device__ void start(const float* row, int run) {
-    fence_proxy_async_shared();  // the slot may have been written to
-    __syncwarp();
+    __syncwarp();  // the slot is not looked at any more
     next_ = run;
-    if (lane_index() != 0) return;
-    const int first = first_step(run, vocab_size_) * kStep;
-    const int end = min(first_step(run + 1, vocab_size_) * kStep, (vocab_size_ + 3) / 4 * 4);
-    const uint32_t bytes = max(end - first, 0) * sizeof(float);
-    const int slot = (slot_ + 1) % kSlots;
-    mbarrier_arrive_expect(&barriers_[slot], bytes);
-    if (bytes == 0) return;
-    bulk_copy(buffer_ + slot * slot_chunks(vocab_size_), row + first, bytes, &barriers_[slot],
-              CachePolicy::kEvictFirst);
+    const int begin = first_step(run, vocab_size_), end = first_step(run + 1, vocab_size_);
+    float4* const slot = buffer_ + (slot_ + 1) % kSlots * slot_chunks(vocab_size_) + lane_index();
+#pragma unroll 4
+    for (int step = begin; step < end; ++step) {
+      const int id = step * kStep + 4 * lane_index();
+      if (id < vocab_size_)
+        async_copy_16(shared_address(slot + (step - begin) * 32), row + id, true);
+    }
+    async_copy_commit();
   }
   __device__ void wait() {
     slot_ = (slot_ + 1) % kSlots;
     first_step_ = first_step(next_, vocab_size_);
     end_step_ = first_step(next_ + 1, vocab_size_);
-    mbarrier_wait(&barriers_[slot_], parities_ >> slot_ & 1u);
-    parities_ ^= 1u << slot_;
+    async_copy_wait<0>();
+    __syncwarp();
     // Behind the vocabulary there are tokens that nobody can pick.
     for (int id = vocab_size_ + lane_index(); id < end_id(); id += 32) logit(id) = -INFINITY;
     __syncwarp();
@@ -146,10 +138,8 @@ class Run {
   __device__ float4* chunks() const { return buffer_ + slot_ * slot_chunks(vocab_size_); }
 
   float4* const buffer_;
-  uint64_t* const barriers_;
   const int vocab_size_;
   int slot_ = 0, next_ = 0, first_step_ = 0, end_step_ = 0;
-  uint32_t parities_ = 0;  // by slot
 };
 
 // The largest logit of a run.
@@ -174,7 +164,8 @@ template <class Run>
 __device__ __forceinline__ double sum_of_weights(const Run& run, float largest, float temperature) {
   const double inverse = 1.0 / temperature;
   double sum = 0;
-  run.for_each([&](float x, int) { sum += exp((static_cast<double>(x) - largest) * inverse); });
+  run.for_each(
+      [&](float x, int) { sum += exp_of_negative((static_cast<double>(x) - largest) * inverse); });
   return warp_all(sum, plus<double>);
 }
 

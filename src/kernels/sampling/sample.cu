@@ -15,9 +15,6 @@ namespace {
 using namespace sampling;
 using Row = sampling::Row<SampleParams>;
 
-// A call, because it is long and stands in many places.
-__device__ __noinline__ double exponential(double x) { return exp(x); }
-
 // exp((x - largest) / temperature) as a multiple of 2^-kWeightBits.
 class Weights {
  public:
@@ -44,7 +41,7 @@ class Weights {
 
  private:
   __device__ double exp_of(float x) const {
-    return exponential((static_cast<double>(x) - largest_) * inverse_);
+    return exp_of_negative((static_cast<double>(x) - largest_) * inverse_);
   }
   __device__ static uint64_t rounded(double weight) {
     // Added to 2^(52 - 45) the weight's last bit stands in the last place of the mantissa.

@@ -73,10 +73,8 @@ template <class Params>
 __global__ __launch_bounds__(kScanThreads,
                              4) void scan_runs_kernel(const __grid_constant__ Params p) {
   extern __shared__ float4 buffers[];
-  __shared__ uint64_t barriers[kScanWarps];
   const int index = blockIdx.x * kScanWarps + warp_index(), row = blockIdx.y;
-  Run<1> run(buffers + warp_index() * slot_chunks(p.vocab_size), &barriers[warp_index()],
-             p.vocab_size);
+  Run<1> run(buffers + warp_index() * slot_chunks(p.vocab_size), p.vocab_size);
   let_next_kernel_start();
   wait_for_previous_kernel();
   const auto& asked = to_sampling(p.rows[row]);

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/moe_gemm/moe_layer.h"
+
+// The MoE layer of large batches, of more than 256 tokens: how they are cut into work, which
+// routing, the GEMMs and the shrinks of LoRA agree on, and their kernels.
+namespace braid::kernels {
+
+// Tokens of a tile at most.
+inline constexpr int32_t kLargeTileTokens = 256;
+// Tiles of so many tokens or less are multiplied with two tiles of weight rows by each CTA, larger
+// ones with one.
+inline constexpr int32_t kLargeHalfTokens = 128;
+
+// An expert's `count` tokens are cut into as few tiles as there can be, of nearly one size, a
+// multiple of 8: two tiles of 136 cost less than one of 256 and one of 16, whose weights are read
+// for nothing.
+constexpr int32_t large_num_tiles(int32_t count) {
+  return (count + kLargeTileTokens - 1) / kLargeTileTokens;
+}
+constexpr int32_t large_tile_tokens(int32_t count) {
+  const int32_t tiles = large_num_tiles(count);
+  return tiles == 0 ? 8 : ((count + tiles - 1) / tiles + 7) / 8 * 8;
+}
+// Entries of a tile in the GEMMs' list. An entry is all of the matrix for tiles of two rows, half
+// of it for the others.
+constexpr int32_t large_num_entries(int32_t tile_tokens) {
+  return tile_tokens <= kLargeHalfTokens ? 1 : 2;
+}
+
+// What MoeTokenTile::num_runs holds in that list: which half, and the runs.
+inline constexpr int32_t kSecondHalf = 1 << 16;
+
+// u and v of the shrinks, as BF16 and scaled: a token's row for each step of 16 ranks. In the order
+// in which lanes need them, lane i % 4 = c takes ranks 2c, 2c + 1, 2c + 8 and 2c + 9: of u for gate
+// and then for up, 16 bytes; of v 8 bytes.
+inline constexpr int32_t kLargeURowElements = 32;
+inline constexpr int32_t kLargeVRowElements = 16;
+constexpr int32_t large_u_element(int32_t rank, int32_t of_up) {
+  return rank % 8 / 2 * 8 + of_up * 4 + rank / 8 % 2 * 2 + rank % 2;
+}
+constexpr int32_t large_v_element(int32_t rank) {
+  return rank % 8 / 2 * 4 + rank / 8 % 2 * 2 + rank % 2;
+}
+
+// Neighbouring tokens of a tile that have the same adapter, and its factors for their expert.
+struct alignas(16) MoeLargeRun {
+  const uint8_t* expand_gate_up;
+  const uint8_t* shrink_down;
+  const uint8_t* expand_down;
+  float scaling_down;
+  int32_t slot;
+  int32_t begin;  // in the tile
+  int32_t end;
+  int32_t rank_gate_up;
+  int32_t rank_down;
+};
+
+// Chunks at most in which routing counts tokens.
+inline constexpr int32_t kLargeChunks = 128;
+
+// Tokens of a run that one shrink item takes.
+inline constexpr int32_t kLargeShrinkTokens = 64;
+
+// The kernels of a layer, in this order; then launch_moe_sum. Routing fills `tiles` and, as the
+// list of the GEMMs, `other_tiles`; shrink leaves u; gate_up leaves h and parts of v, which
+// launch_large_v adds up. Without adapters there are no shrink and no v. They keep what
+// launch_moe_layer promises.
+void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_large_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_large_v(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_large_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+
+}  // namespace braid::kernels

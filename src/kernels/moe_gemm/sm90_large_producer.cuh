@@ -1,0 +1,198 @@
+#pragma once
+
+// The warp that loads: weights for its CTA, and half of the tokens for both of the cluster. The
+// first CTA's says what is next.
+
+#include <cstdint>
+
+#include "kernels/common/grid_dependency.cuh"
+#include "kernels/moe_gemm/sm90_large_shared.cuh"
+#include "kernels/moe_routing/choose_experts.cuh"
+
+namespace braid::kernels {
+
+// Row tiles of a matrix, and groups of four: what a cluster does for an entry of the list at a
+// time, or half of it.
+template <class Config>
+__device__ __forceinline__ int large_row_tiles(const MoeSizes& s) {
+  return Config::kGateUp ? s.moe_intermediate_size / 64 : s.hidden_size / 128;
+}
+
+template <class Config>
+class LargeProducer {
+ public:
+  __device__ LargeProducer(const MoeLayerParams& p, LargeShared<Config>& shared, int lane)
+      : p_(p),
+        shared_(shared),
+        lane_(lane),
+        rank_(cluster_rank()),
+        depth_((Config::kGateUp ? p.sizes.hidden_size : p.sizes.moe_intermediate_size) / 128),
+        row_tiles_(large_row_tiles<Config>(p.sizes)) {}
+
+  __device__ __forceinline__ void run() { return rank_ == 0 ? lead() : follow(); }
+
+ private:
+  __device__ __forceinline__ void lead() {
+    const MoeWorkspace& w = p_.workspace;
+    const int per_entry = (row_tiles_ + 3) / 4;
+    const int num_units = __ldcg(&w.counts->num_other_tiles) * per_entry;
+    const int num_clusters = gridDim.x / Config::kCluster;
+    const auto claim = [&] {
+      return atomicAdd(Config::kGateUp ? &w.counts->next_gate_up : &w.counts->next_down, 1);
+    };
+    // A lane has one of the entry's four integers.
+    const auto entry_of = [&](int unit) {
+      const auto* entry = reinterpret_cast<const int32_t*>(w.other_tiles + unit / per_entry);
+      return unit < num_units ? __ldcg(entry + lane_ % 4) : 0;
+    };
+    int unit = blockIdx.x / Config::kCluster;
+    int entry = entry_of(unit);
+    int claimed = lane_ == 0 ? claim() : 0;
+    int next = num_clusters + __shfl_sync(kAllLanes, claimed, 0);
+#pragma unroll 1
+    while (unit < num_units) {
+      // Under way while this unit is loaded.
+      const int next_entry = entry_of(next);
+      if (lane_ == 0 && next < num_units) claimed = claim();
+      const int expert = __shfl_sync(kAllLanes, entry, 0);
+      const LargeUnit now = {.first_row = __shfl_sync(kAllLanes, entry, 1),
+                             .num_tokens = __shfl_sync(kAllLanes, entry, 2),
+                             .expert_group = expert + LargeUnit::kUnit * (unit % per_entry),
+                             .half_runs = __shfl_sync(kAllLanes, entry, 3)};
+      tell(now);
+      load_unit(now);
+      unit = next, entry = next_entry;
+      next = num_clusters + __shfl_sync(kAllLanes, claimed, 0);
+    }
+    tell({});
+    end();
+  }
+
+  __device__ __forceinline__ void follow() {
+#pragma unroll 1
+    while (true) {
+      mbarrier_wait(&shared_.mail_full[letter()], next_letter_ / kLetters % 2);
+      const LargeUnit unit = shared_.mail[letter()];
+      ++next_letter_;
+      if (unit.num_tokens == 0) return end();
+      load_unit(unit);
+    }
+  }
+
+  // To the other CTA's loading warp.
+  __device__ __forceinline__ void tell(const LargeUnit& unit) {
+    if (lane_ == 0) {
+      uint64_t* const full = &shared_.mail_full[letter()];
+      arrive_expect_in_cta(full, 1, sizeof(LargeUnit));
+      store_to_cta(reinterpret_cast<float4*>(&shared_.mail[letter()]),
+                   *reinterpret_cast<const float4*>(&unit), full, 1);
+    }
+    ++next_letter_;
+  }
+
+  __device__ __forceinline__ int stage() const { return next_stage_ % Config::kStages; }
+  __device__ __forceinline__ int letter() const { return next_letter_ % kLetters; }
+  __device__ __forceinline__ void wait_empty() {
+    // Of the parity that a new barrier has passed.
+    mbarrier_wait(&shared_.empty[stage()], next_stage_ / Config::kStages % 2 ^ 1);
+  }
+  __device__ __forceinline__ void end() {
+    wait_empty();
+    if (lane_ > 0) return;
+    shared_.unit[stage()] = {};
+    mbarrier_arrive(&shared_.full[stage()]);
+  }
+
+  // What a lane copies in every stage of a unit, or in the first.
+  struct Copy {
+    const uint8_t* from = nullptr;
+    int32_t step = 0;  // from one depth to the next; 0: only in the first
+    uint32_t bytes = 0;
+    uint32_t to = 0;  // in the first stage
+  };
+
+  // Lane 0: half of the tokens' rows; 1: their scales; 2 and 3: weights; 4 and 5: their scales.
+  __device__ __forceinline__ Copy copy_of_lane(const LargeUnit& unit, int num_tiles) const {
+    Copy copy;
+    if (lane_ < 2) {
+      const ActivationImage image =
+          activation_image(unit.first_row, unit.num_tokens, depth_, Config::kScaleGroups);
+      const int32_t row_bytes = image.depth_bytes - image.scale_bytes;
+      const int32_t first_half = (row_bytes / 1024 + 1) / 2 * 1024;
+      copy.from = (Config::kGateUp ? p_.workspace.x_image : p_.workspace.h_image) + image.begin;
+      copy.step = image.depth_bytes;
+      if (lane_ == 1) {
+        copy.bytes = rank_ == 0 ? image.scale_bytes : 0;
+        copy.to = shared_address(shared_.token_scales);
+        return copy;
+      }
+      copy.from += image.scale_bytes + rank_ * first_half;
+      copy.bytes = rank_ == 0 ? first_half : row_bytes - first_half;
+      copy.to = shared_address(shared_.stages) + (unit.two_rows() ? 2 : 1) * kWeightTileBytes +
+                rank_ * first_half;
+      return copy;
+    }
+    const bool is_scale = lane_ >= 4;
+    const int i = lane_ % 2;
+    if (lane_ >= 6 || i >= num_tiles) return copy;
+    copy.from = (Config::kGateUp ? p_.weights.gate_up : p_.weights.down) +
+                (int64_t{unit.expert()} * row_tiles_ + unit.row_tile(rank_) + i) *
+                    weight_rows_bytes(depth_) +
+                (is_scale ? depth_ * kWeightTileBytes : 0);
+    copy.step = is_scale ? 0 : kWeightTileBytes;
+    copy.bytes = is_scale ? weight_scale_bytes(depth_) : kWeightTileBytes;
+    copy.to = is_scale ? shared_address(shared_.weight_scales[0][i])
+                       : shared_address(shared_.stages) + i * kWeightTileBytes;
+    return copy;
+  }
+  __device__ __forceinline__ int stage_bytes_of_lane() const {
+    return lane_ == 1   ? Config::kTokenScaleBytes
+           : lane_ >= 4 ? 2 * Config::kWeightScaleBytes
+                        : Config::kStageBytes;
+  }
+
+  __device__ __forceinline__ void load_unit(const LargeUnit& unit) {
+    // There may be row tiles for some warpgroups only.
+    const int num_tiles = max(0, min(unit.two_rows() ? 2 : 1, row_tiles_ - unit.row_tile(rank_)));
+    Copy copy = copy_of_lane(unit, num_tiles);
+    const uint32_t bytes =
+        activation_image(0, unit.num_tokens, 1, Config::kScaleGroups).depth_bytes +
+        num_tiles * kWeightTileBytes;
+    // A small tile is likely to be its expert's only one.
+    const CachePolicy policy =
+        lane_ < 2 || !unit.two_rows() ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
+#pragma unroll 1
+    for (int k = 0; k < depth_; ++k) {
+      wait_empty();
+      uint64_t* const full = &shared_.full[stage()];
+      if (lane_ == 0) {
+        if (k == 0) shared_.unit[stage()] = unit;
+        mbarrier_arrive_expect(full, bytes + (k == 0 ? num_tiles * weight_scale_bytes(depth_) : 0));
+      }
+      if (copy.bytes > 0) {
+        const uint32_t to = copy.to + stage() * stage_bytes_of_lane();
+        if (lane_ < 2) {
+          bulk_copy_to_ctas(to, copy.from, copy.bytes, full, kBoth, policy);
+        } else {
+          bulk_copy_to_shared(to, copy.from, copy.bytes, full, policy);
+        }
+        copy.from += copy.step;
+        if (copy.step == 0) copy.bytes = 0;
+      }
+      __syncwarp();
+      ++next_stage_;
+    }
+  }
+
+  static constexpr int kLetters = 2 * Config::kStages;
+  static constexpr uint16_t kBoth = (1 << Config::kCluster) - 1;
+
+  const MoeLayerParams& p_;
+  LargeShared<Config>& shared_;
+  int lane_, rank_;
+  int depth_, row_tiles_;
+  uint32_t next_stage_ = 0;  // of all that there have been
+  uint32_t next_letter_ = 0;
+};
+
+}  // namespace braid::kernels

@@ -1,0 +1,141 @@
+#pragma once
+
+// Shared memory of the GEMMs of large batches, and what CTAs of a cluster do to each other's.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/common/bulk_copy.cuh"
+#include "kernels/common/cluster.cuh"
+#include "kernels/common/mbarrier.cuh"
+#include "kernels/moe_gemm/large_batch.h"
+#include "kernels/moe_gemm/layout.h"
+
+namespace braid::kernels {
+
+template <bool kGateUp_, bool kLora_>
+struct LargeConfig {
+  static constexpr bool kGateUp = kGateUp_;
+  static constexpr bool kLora = kLora_;
+  static constexpr int kConsumerWarps = 8;                    // two warpgroups
+  static constexpr int kThreads = 32 * kConsumerWarps + 128;  // and one that loads
+  // 168 a thread at the start.
+  static constexpr int kConsumerRegisters = 232;
+  static constexpr int kLoaderRegisters = 40;
+  static constexpr int kCluster = 2;
+  static constexpr int kStages = 4;
+  static constexpr int kTileRows = 128;                 // of weights, for one warpgroup
+  static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
+
+  // A stage is 128 columns: one tile of weights and up to 256 tokens, or two tiles and 128 tokens.
+  static constexpr int kStageBytes = 3 * kWeightTileBytes;
+  static constexpr int kWeightScaleBytes = 512;  // of a tile, all of its depth: in the first stage
+  static constexpr int kTokenScaleBytes = kLargeTileTokens * 4 * kScaleGroups;
+  // h or outputs of a warpgroup on their way out.
+  static constexpr int kHStride = 64 * 2 + 16;  // bytes a token
+  static constexpr int kHTokens = 32;           // at a time
+  static constexpr int kOutStride = 64 + 16;    // of a warp, bytes a token
+  static constexpr int kOutBytes = kGateUp ? kHTokens * kHStride : 4 * 8 * kOutStride;
+  // u or v of a step of ranks, which are there before.
+  static constexpr int kRankBytes = kGateUp ? 2 * kLargeURowElements : 2 * kLargeVRowElements;
+  static constexpr int kScratchBytes =
+      kLora ? std::max(kOutBytes, kLargeHalfTokens* kRankBytes) : kOutBytes;
+  static constexpr int kRuns = kLora ? 8 : 1;  // of a tile, that lie in shared memory
+};
+
+// What a cluster does next: an entry of the list, and the group of four row tiles of the matrix.
+struct alignas(16) LargeUnit {
+  int32_t first_row;     // of the token tile
+  int32_t num_tokens;    // 0: there is no more
+  int32_t expert_group;  // expert + kUnit * group
+  int32_t half_runs;     // kUnit * half + number of runs
+  static constexpr int32_t kUnit = 1 << 16;
+  static_assert(kUnit == kSecondHalf);
+
+  __device__ int expert() const { return expert_group % kUnit; }
+  __device__ int num_runs() const { return half_runs % kUnit; }
+  // Small tiles: each warpgroup has a row tile of its own.
+  __device__ bool two_rows() const { return num_tokens <= kLargeHalfTokens; }
+  // Of a CTA's first warpgroup.
+  __device__ int row_tile(int rank) const {
+    return 4 * (expert_group / kUnit) + 2 * (half_runs / kUnit) + (two_rows() ? 2 : 1) * rank;
+  }
+};
+
+template <class Config>
+struct alignas(1024) LargeShared {
+  uint8_t stages[Config::kStages][Config::kStageBytes];
+  alignas(128) uint8_t weight_scales[Config::kStages][2][Config::kWeightScaleBytes];
+  alignas(128) uint8_t token_scales[Config::kStages][Config::kTokenScaleBytes];
+  LargeUnit unit[Config::kStages];                           // comes with its first stage
+  LargeUnit my_unit[2];                                      // what the warpgroups do
+  float my_weight_scales[2][Config::kWeightScaleBytes / 4];  // of the warpgroups' tiles
+  // Of weights times those of tokens: [tokens, gate and up] or [scale groups, tokens]; of two
+  // stages in turn.
+  alignas(16) float scales[2][2][2 * kLargeHalfTokens];
+  alignas(16) uint8_t scratch[2][Config::kScratchBytes];
+  MoeLargeRun runs[2][Config::kRuns];
+  uint64_t full[Config::kStages];
+  uint64_t empty[Config::kStages];  // in both CTAs
+  // What the first CTA has chosen, for the second. It is never further ahead than the ring is long.
+  LargeUnit mail[2 * Config::kStages];
+  uint64_t mail_full[2 * Config::kStages];
+};
+
+__device__ __forceinline__ int cluster_rank() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+
+// --- PTX ISA 8.x, "mapa", "mbarrier.arrive", "cp.async.bulk" with .multicast::cluster ---
+
+// Arrives at this barrier of the cluster's CTA `rank`. What the CTA has written is not ordered for
+// the other: with .release.cluster every arrival would wait for all of memory, which doubled the
+// time of a GEMM.
+__device__ __forceinline__ void arrive_in_cta(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+__device__ __forceinline__ void arrive_expect_in_cta(uint64_t* barrier, uint32_t rank,
+                                                     uint32_t bytes) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.expect_tx.shared::cluster.b64 _, [remote], %2;\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(rank), "r"(bytes)
+      : "memory");
+}
+
+// Global memory to this place of shared memory, given as PTX does.
+__device__ __forceinline__ void bulk_copy_to_shared(uint32_t shared, const void* global,
+                                                    uint32_t bytes, uint64_t* barrier,
+                                                    CachePolicy policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(static_cast<uint64_t>(policy))
+      : "memory");
+}
+// Global memory to this place of the shared memory of every CTA in `mask`, and the bytes to this
+// barrier there.
+__device__ __forceinline__ void bulk_copy_to_ctas(uint32_t shared, const void* global,
+                                                  uint32_t bytes, uint64_t* barrier, uint16_t mask,
+                                                  CachePolicy policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
+      "cache_hint [%0], [%1], %2, [%3], %4, %5;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "h"(mask),
+      "l"(static_cast<uint64_t>(policy))
+      : "memory");
+}
+
+}  // namespace braid::kernels

@@ -1,0 +1,433 @@
+// Routing of large batches: choose experts and order tokens by adapter; count each expert's tokens
+// by chunks of that order; give every pair a row; list the work and quantise x into the rows.
+
+#include <algorithm>
+
+#include "kernels/common/launch.h"
+#include "kernels/moe_gemm/large_batch.h"
+#include "kernels/moe_routing/moe_routing.cuh"
+
+namespace braid::kernels {
+namespace {
+
+// --- choose experts; order tokens by adapter ---
+
+// One CTA: token_order, slot_of_token and slot_begin, tokens of no adapter first. A warp has
+// neighbouring tokens, so that only its counts have to be added up. `count` is [warps, S + 1].
+__device__ void order_by_adapter(const MoeLayerParams& p, const RoutingScratch& s, int32_t* count) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, num_keys = p.num_slots + 1;
+  const int per_warp = (p.num_tokens + 32 * kRoutingWarps - 1) / (32 * kRoutingWarps) * 32;
+  const int begin = warp * per_warp, end = min(p.num_tokens, begin + per_warp);
+  int32_t* const mine = count + warp * num_keys;
+  for (int i = threadIdx.x; i < kRoutingWarps * num_keys; i += kRoutingThreads) count[i] = 0;
+  __syncthreads();
+  for (int first = begin; first < end; first += 32) {
+    const int t = first + lane;
+    const int key = t < end ? p.adapter_slot_of_token[t] + 1 : -1;
+    const unsigned peers = __match_any_sync(kAllLanes, key);
+    if (key >= 0 && lane == __ffs(peers) - 1) mine[key] += __popc(peers);
+    __syncwarp();
+  }
+  __syncthreads();
+  __shared__ int32_t of_warp[kRoutingWarps];
+  int32_t before = 0, total;
+  for (int first = 0; first < num_keys; first += kRoutingThreads) {
+    __syncthreads();  // of_warp has been read
+    const int k = first + threadIdx.x;
+    int sum = 0;
+    for (int w = 0; k < num_keys && w < kRoutingWarps; ++w) sum += count[w * num_keys + k];
+    int at = before + scan_exclusive(sum, &total, of_warp);
+    before += total;
+    if (k >= num_keys) continue;
+    s.slot_begin[k] = at;
+    for (int w = 0; w < kRoutingWarps; ++w) {
+      const int of_warp = count[w * num_keys + k];
+      count[w * num_keys + k] = at;
+      at += of_warp;
+    }
+  }
+  if (threadIdx.x == 0) s.slot_begin[num_keys] = p.num_tokens;
+  __syncthreads();
+  for (int first = begin; first < end; first += 32) {
+    const int t = first + lane;
+    const int key = t < end ? p.adapter_slot_of_token[t] + 1 : -1;
+    const unsigned peers = __match_any_sync(kAllLanes, key);
+    const int at = key >= 0 ? mine[key] : 0;
+    __syncwarp();
+    if (key >= 0) {
+      const int order = at + __popc(peers & ((1u << lane) - 1));
+      s.token_order[order] = t;
+      p.workspace.token_of_row[p.workspace.max_rows + order] = t;
+      if (lane == __ffs(peers) - 1) mine[key] = at + __popc(peers);
+    }
+    __syncwarp();
+  }
+}
+
+__device__ RoutingScratch scratch_of(const MoeLayerParams& p) {
+  return routing_scratch(p.workspace.sort_scratch, p.num_tokens * p.sizes.pairs_per_token(),
+                         p.num_tokens, p.workspace.max_rows, p.sizes.all_experts(), p.num_slots);
+}
+
+// The last CTA orders tokens where there are adapters, the others route: a warp takes a token.
+template <int kExpertsPerLane>
+__global__ __launch_bounds__(kRoutingThreads) void moe_large_route_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int per_token = p.sizes.pairs_per_token(), shared = p.sizes.num_shared_experts;
+  const RoutingScratch s = scratch_of(p);
+  extern __shared__ __align__(16) int32_t count[];
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const int num_routers = gridDim.x - (p.adapters != nullptr);
+  if (blockIdx.x == num_routers) return order_by_adapter(p, s, count);
+  for (int t = warp * num_routers + blockIdx.x; t < p.num_tokens;
+       t += num_routers * kRoutingWarps) {
+    int expert;
+    float weight;
+    route_token<kExpertsPerLane>(p, t, lane, &expert, &weight);
+    const int pair = t * per_token + lane;
+    if (lane < p.sizes.top_k) {
+      s.expert_of_pair[pair] = expert == kNoExpert ? -1 : expert + shared;
+      p.topk_ids[t * p.sizes.top_k + lane] = expert;
+      p.workspace.weight_of_pair[pair] = weight;
+    } else if (lane < per_token) {
+      s.expert_of_pair[pair] = 0;
+      p.workspace.weight_of_pair[pair] = p.shared_weight != nullptr ? p.shared_weight[t] : 1.0f;
+    }
+  }
+}
+
+// --- count and place: a CTA has a chunk of the order ---
+
+// Tokens of a chunk: a multiple of 16, and no more than kLargeChunks of them.
+__host__ __device__ constexpr int chunk_tokens(int num_tokens) {
+  return ((num_tokens + kLargeChunks - 1) / kLargeChunks + 15) / 16 * 16;
+}
+
+// Of each key a row of bits: which tokens of the chunk it has.
+struct Chunk {
+  int first, num_tokens, words;
+  uint32_t* members;  // [keys, words]
+};
+
+__device__ int token_at(const MoeLayerParams& p, const RoutingScratch& s, int order) {
+  return p.adapters != nullptr ? __ldcg(s.token_order + order) : order;
+}
+
+__device__ Chunk load_chunk(const MoeLayerParams& p, const RoutingScratch& s, uint32_t* members) {
+  const int per_token = p.sizes.pairs_per_token(), num_keys = p.sizes.all_experts();
+  const int tokens = chunk_tokens(p.num_tokens);
+  Chunk chunk = {.first = static_cast<int>(blockIdx.x) * tokens,
+                 .words = (tokens + 31) / 32,
+                 .members = members};
+  chunk.num_tokens = min(tokens, p.num_tokens - chunk.first);
+  for (int i = threadIdx.x; i < num_keys * chunk.words; i += kRoutingThreads) members[i] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < chunk.num_tokens * per_token; i += kRoutingThreads) {
+    const int at = i / per_token;
+    const int token = token_at(p, s, chunk.first + at);
+    const int key = __ldcg(s.expert_of_pair + token * per_token + i % per_token);
+    if (key >= 0) atomicOr(&members[key * chunk.words + at / 32], 1u << at % 32);
+  }
+  __syncthreads();
+  return chunk;
+}
+
+__global__ __launch_bounds__(kRoutingThreads) void moe_large_count_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  extern __shared__ uint32_t members[];
+  const RoutingScratch s = scratch_of(p);
+  const int num_keys = p.sizes.all_experts();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const Chunk chunk = load_chunk(p, s, members);
+  for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) {
+    int count = 0;
+    for (int i = 0; i < chunk.words; ++i) count += __popc(members[k * chunk.words + i]);
+    p.workspace.key_counts[blockIdx.x * num_keys + k] = count;
+  }
+}
+
+// Where the rows, tiles and entries of the GEMMs' list begin for each key. The first CTA tells.
+__device__ void place_large_keys(const MoeLayerParams& p, const RoutingScratch& s,
+                                 int32_t* row_of_key) {
+  const int num_keys = p.sizes.all_experts(), num_chunks = gridDim.x;
+  // Rows, tiles and entries, scanned as one number.
+  constexpr int kTilesBit = 24, kEntriesBit = 44;
+  constexpr unsigned long long kRowsMask = (1ull << kTilesBit) - 1, kTilesMask = (1ull << 20) - 1;
+  __shared__ unsigned long long of_warp[kRoutingWarps];
+  unsigned long long before = 0, total;
+  for (int begin = 0; begin < num_keys; begin += kRoutingThreads) {
+    __syncthreads();  // of_warp has been read
+    const int k = begin + threadIdx.x;
+    int count = 0, of_earlier = 0;
+    if (k < num_keys) {
+#pragma unroll 16
+      for (int c = 0; c < num_chunks; ++c) {
+        const int here = __ldcg(p.workspace.key_counts + c * num_keys + k);
+        count += here;
+        of_earlier += c < static_cast<int>(blockIdx.x) ? here : 0;
+      }
+    }
+    const int tiles = large_num_tiles(count), size = large_tile_tokens(count);
+    const int last = count - (tiles - 1) * size;
+    const int entries =
+        tiles == 0 ? 0 : (tiles - 1) * large_num_entries(size) + large_num_entries(last);
+    const unsigned long long mine = static_cast<unsigned long long>(entries) << kEntriesBit |
+                                    static_cast<unsigned long long>(tiles) << kTilesBit |
+                                    static_cast<unsigned>((count + 7) / 8 * 8);
+    const unsigned long long at = before + scan_exclusive(mine, &total, of_warp);
+    before += total;
+    if (k >= num_keys) continue;
+    const int first_row = static_cast<int>(at & kRowsMask);
+    row_of_key[k] = first_row + of_earlier;
+    if (blockIdx.x > 0) continue;
+    s.count[k] = count, s.first_row[k] = first_row;
+    s.first_tile[k] = static_cast<int>(at >> kTilesBit & kTilesMask);
+    s.first_other[k] = static_cast<int>(at >> kEntriesBit);
+    for (int j = 0; j < tiles; ++j) s.key_of_tile[s.first_tile[k] + j] = k;
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    p.workspace.counts->num_tiles = static_cast<int>(before >> kTilesBit & kTilesMask);
+    p.workspace.counts->num_other_tiles = static_cast<int>(before >> kEntriesBit);
+  }
+  __syncthreads();
+}
+
+__global__ __launch_bounds__(kRoutingThreads, 1) void moe_large_place_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  extern __shared__ uint32_t members[];
+  const RoutingScratch s = scratch_of(p);
+  const MoeWorkspace& w = p.workspace;
+  const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const Chunk chunk = load_chunk(p, s, members);
+  int32_t* const row_of_key = reinterpret_cast<int32_t*>(members + num_keys * chunk.words);
+  place_large_keys(p, s, row_of_key);
+  for (int i = threadIdx.x; i < chunk.num_tokens * per_token; i += kRoutingThreads) {
+    const int at = i / per_token, order = chunk.first + at;
+    const int token = token_at(p, s, order), pair = token * per_token + i % per_token;
+    const int key = __ldcg(s.expert_of_pair + pair);
+    if (key < 0) {
+      w.row_of_pair[pair] = -1;
+      continue;
+    }
+    int row = row_of_key[key];
+    const uint32_t* const bits = members + key * chunk.words;
+    for (int j = 0; j < at / 32; ++j) row += __popc(bits[j]);
+    row += __popc(bits[at / 32] & ((1u << at % 32) - 1));
+    w.row_of_pair[pair] = row;
+    w.token_of_row[row] = token;
+    if (p.adapters == nullptr) continue;
+    s.slot_of_row[row] = p.adapter_slot_of_token[token];
+  }
+}
+
+// --- list the work: a warp takes a tile ---
+
+__device__ MoeTokenTile tile_of(const MoeLayerParams& p, const RoutingScratch& s, int key, int j) {
+  const int count = __ldcg(s.count + key), size = large_tile_tokens(count);
+  return {.expert = expert_of_key(p, key),
+          .first_row = __ldcg(s.first_row + key) + j * size,
+          .num_tokens = min(size, count - j * size),
+          .num_runs = 0};
+}
+
+__device__ MoeShrinkItem shrink_item(const MoeAdapterSlot& adapter, int expert) {
+  return {.factor = adapter.shrink_gate_up + expert * adapter.shrink_gate_up_stride,
+          .rank = adapter.rank_gate_up,
+          .one_a = adapter.one_a,
+          .scaling_gate = adapter.scaling_gate,
+          .scaling_up = adapter.scaling_up};
+}
+
+// Items for the tokens in rows [first, first + num_tokens), by one lane.
+__device__ void list_shrink(const MoeLayerParams& p, MoeShrinkItem item, int first,
+                            int num_tokens) {
+  const int rows = item.one_a ? item.rank : 2 * item.rank;
+  const int slabs = (rows + 63) / 64;
+  const int pieces = (num_tokens + kLargeShrinkTokens - 1) / kLargeShrinkTokens;
+  if (slabs == 0) return;
+  int at = atomicAdd(&p.workspace.counts->num_shrink_items, slabs * pieces);
+  for (item.slab = 0; item.slab < slabs; ++item.slab) {
+    for (int i = 0; i < pieces; ++i) {
+      item.first_row = first + i * kLargeShrinkTokens;
+      item.num_tokens = min(kLargeShrinkTokens, num_tokens - i * kLargeShrinkTokens);
+      p.workspace.shrink_items[at++] = item;
+    }
+    item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
+  }
+}
+
+// Runs of a tile, neighbours of one adapter, and the shrinks they need. Returns how many there are.
+__device__ int list_runs(const MoeLayerParams& p, const RoutingScratch& s, const MoeTokenTile& tile,
+                         int lane) {
+  MoeLargeRun* const runs = p.workspace.large_runs + tile.first_row;
+  int num_runs = 0;
+  for (int first = 0; first < tile.num_tokens; first += 32) {
+    const int n = first + lane;
+    const auto slot_at = [&](int i) {
+      return i >= 0 && i < tile.num_tokens ? __ldcg(s.slot_of_row + tile.first_row + i)
+                                           : kNoAdapter;
+    };
+    const int slot = slot_at(n);
+    const bool starts = slot >= 0 && (n == 0 || slot_at(n - 1) != slot);
+    const bool ends = slot >= 0 && (n == tile.num_tokens - 1 || slot_at(n + 1) != slot);
+    const unsigned all_starts = __ballot_sync(kAllLanes, starts);
+    const int run = num_runs + __popc(all_starts & (0xffffffffu >> (31 - lane))) - 1;
+    if (starts) {
+      const MoeAdapterSlot& adapter = p.adapters[slot];
+      MoeLargeRun& out = runs[run];
+      out.slot = slot, out.begin = n;
+      out.rank_gate_up = adapter.rank_gate_up, out.rank_down = adapter.rank_down;
+      out.expand_gate_up = adapter.expand_gate_up + tile.expert * adapter.expand_gate_up_stride;
+      out.shrink_down = adapter.shrink_down + tile.expert * adapter.shrink_down_stride;
+      out.expand_down = adapter.expand_down + tile.expert * adapter.expand_down_stride;
+      out.scaling_down = adapter.scaling_down;
+    }
+    if (ends) runs[run].end = n + 1;
+    num_runs += __popc(all_starts);
+  }
+  __syncwarp();
+  for (int r = lane; r < num_runs; r += 32) {
+    const MoeAdapterSlot& adapter = p.adapters[runs[r].slot];
+    if (adapter.shrink_gate_up_stride == 0) continue;
+    list_shrink(p, shrink_item(adapter, tile.expert), tile.first_row + runs[r].begin,
+                runs[r].end - runs[r].begin);
+  }
+  return num_runs;
+}
+
+__device__ void list_tile(const MoeLayerParams& p, const RoutingScratch& s, int i, int lane) {
+  const int key = __ldcg(s.key_of_tile + i), j = i - __ldcg(s.first_tile + key);
+  MoeTokenTile tile = tile_of(p, s, key, j);
+  if (p.adapters != nullptr) tile.num_runs = list_runs(p, s, tile, lane);
+  if (lane > 0) return;
+  p.workspace.tiles[i] = tile;
+  // Tiles before the last have as many entries as the first.
+  const int per_tile = large_num_entries(large_tile_tokens(__ldcg(s.count + key)));
+  const int entry = __ldcg(s.first_other + key) + j * per_tile;
+  for (int half = 0; half < large_num_entries(tile.num_tokens); ++half) {
+    p.workspace.other_tiles[entry + half] = tile;
+    tile.num_runs += kSecondHalf;
+  }
+}
+
+// --- quantise x into the rows of its pairs: a warp takes a token, or some of its columns ---
+
+constexpr int kQuantizeColumns = 4;  // of 128, that a warp takes at a time
+
+__device__ void quantize_into_rows(const MoeLayerParams& p, const RoutingScratch& s, int token,
+                                   int first_k, int lane) {
+  const int per_token = p.sizes.pairs_per_token(), hidden = p.sizes.hidden_size;
+  const int num_k = min(kQuantizeColumns, hidden / 128 - first_k);
+  uint2 x[kQuantizeColumns];
+#pragma unroll
+  for (int i = 0; i < kQuantizeColumns; ++i) {
+    x[i] = {};
+    if (i < num_k)
+      x[i] = *reinterpret_cast<const uint2*>(p.x + int64_t{token} * hidden + (first_k + i) * 128 +
+                                             4 * lane);
+  }
+  // Lane i finds where pair i lies, and all lanes write there.
+  int64_t my_at = -1;
+  int my_step = 0, my_row = 0, my_scale_bytes = 0;
+  if (lane < per_token) {
+    const int row = __ldcg(p.workspace.row_of_pair + token * per_token + lane);
+    const int key = __ldcg(s.expert_of_pair + token * per_token + lane);
+    if (key >= 0) {
+      const int size = large_tile_tokens(__ldcg(s.count + key));
+      const MoeTokenTile tile = tile_of(p, s, key, (row - __ldcg(s.first_row + key)) / size);
+      const ActivationImage image =
+          activation_image(tile.first_row, tile.num_tokens, hidden / 128, /*scales_per_row=*/1);
+      my_at = image.offset(first_k), my_step = image.depth_bytes;
+      my_row = row - tile.first_row, my_scale_bytes = image.scale_bytes;
+    }
+  }
+  Quantized128 q[kQuantizeColumns];
+#pragma unroll
+  for (int i = 0; i < kQuantizeColumns; ++i) q[i] = quantize_128(x[i]);
+#pragma unroll 1
+  for (int pair = 0; pair < per_token; ++pair) {
+    const int64_t begin = __shfl_sync(kAllLanes, my_at, pair);
+    const int step = __shfl_sync(kAllLanes, my_step, pair);
+    const int row = __shfl_sync(kAllLanes, my_row, pair);
+    const int scale_bytes = __shfl_sync(kAllLanes, my_scale_bytes, pair);
+    if (begin < 0) continue;
+    uint8_t* at = p.workspace.x_image + begin;
+    const int in_rows = scale_bytes + swizzled(row, 4 * lane);
+#pragma unroll
+    for (int i = 0; i < kQuantizeColumns; ++i, at += step) {
+      if (i >= num_k) break;
+      *reinterpret_cast<__nv_fp8x4_e4m3*>(at + in_rows) = q[i].codes;
+      if (lane == 0) reinterpret_cast<float*>(at)[row] = q[i].scale;
+    }
+  }
+}
+
+__global__ __launch_bounds__(kRoutingThreads, 3) void moe_large_quantize_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  const RoutingScratch s = scratch_of(p);
+  const int lane = threadIdx.x % 32, depth = p.sizes.hidden_size / 128;
+  // Neighbouring tasks go to different CTAs.
+  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
+  const int num_warps = gridDim.x * kRoutingWarps;
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
+  for (int i = warp; i < num_tiles; i += num_warps) list_tile(p, s, i, lane);
+  if (p.adapters != nullptr) {
+    // An A that experts share is multiplied once a token.
+    for (int slot = blockIdx.x * kRoutingThreads + threadIdx.x; slot < p.num_slots;
+         slot += gridDim.x * kRoutingThreads) {
+      const MoeAdapterSlot& adapter = p.adapters[slot];
+      const int begin = __ldcg(s.slot_begin + slot + 1), end = __ldcg(s.slot_begin + slot + 2);
+      if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
+      list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
+    }
+  }
+  const int parts = (depth + kQuantizeColumns - 1) / kQuantizeColumns;
+  for (int i = warp; i < p.num_tokens * parts; i += num_warps)
+    quantize_into_rows(p, s, i / parts, i % parts * kQuantizeColumns, lane);
+}
+
+}  // namespace
+
+void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  const int num_keys = p.sizes.all_experts();
+  const int routers =
+      std::min((p.num_tokens + kRoutingWarps - 1) / kRoutingWarps, 2 * plan.num_sms);
+  const int order = p.adapters != nullptr ? 1 : 0;
+  const auto route = p.sizes.num_experts <= 256 ? moe_large_route_kernel<8>
+                                                : moe_large_route_kernel<kMaxExperts / 32>;
+  const size_t order_bytes =
+      order * sizeof(int32_t) * kRoutingWarps * (static_cast<size_t>(p.num_slots) + 1);
+  const int chunk = chunk_tokens(p.num_tokens);
+  const int num_chunks = (p.num_tokens + chunk - 1) / chunk;
+  const size_t member_bytes = sizeof(int32_t) * static_cast<size_t>(num_keys) * ((chunk + 31) / 32);
+  const dim3 cta(kRoutingThreads);
+  static const bool allowed = [] {
+    constexpr size_t kMost = 200 * 1024;
+    allow_shared_bytes("moe_large_route", moe_large_route_kernel<8>, kMost);
+    allow_shared_bytes("moe_large_route", moe_large_route_kernel<kMaxExperts / 32>, kMost);
+    allow_shared_bytes("moe_large_count", moe_large_count_kernel, kMost);
+    allow_shared_bytes("moe_large_place", moe_large_place_kernel, kMost);
+    return true;
+  }();
+  (void)allowed;
+  launch("moe_large_route", route,
+         {.grid = dim3(routers + order), .cta = cta, .shared_bytes = order_bytes}, stream, p);
+  launch("moe_large_count", moe_large_count_kernel,
+         {.grid = dim3(num_chunks), .cta = cta, .shared_bytes = member_bytes}, stream, p);
+  launch("moe_large_place", moe_large_place_kernel,
+         {.grid = dim3(num_chunks),
+          .cta = cta,
+          .shared_bytes = member_bytes + sizeof(int32_t) * num_keys},
+         stream, p);
+  launch("moe_large_quantize", moe_large_quantize_kernel,
+         {.grid = dim3(3 * plan.num_sms), .cta = cta}, stream, p);
+}
+
+}  // namespace braid::kernels
