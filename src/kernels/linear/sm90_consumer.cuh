@@ -207,8 +207,7 @@ class LinearConsumer {
     while (in_slice >= p_.shape.slice_out[slice]) in_slice -= p_.shape.slice_out[slice++];
     const int row0 = tile_.token_tile * Config::kTokens, lane_row = column + lane_ / 4;
     const int u_stride = p_.workspace.max_total_rank / 2;
-    const uint64_t* const u =
-        p_.workspace.u + int64_t{row0 + lane_row} * u_stride + lane_ % 4;
+    const uint64_t* const u = p_.workspace.u + int64_t{row0 + lane_row} * u_stride + lane_ % 4;
     // Of the adapter at hand: what it has, the tokens that have it, its first run and the one
     // behind its last.
     int run = 0, end_run = 0, rank = 0, next_rank = 0, begin = 0, end = 0, offset = 0;

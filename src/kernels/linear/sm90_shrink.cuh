@@ -114,8 +114,7 @@ class LinearShrink {
   }
 
  private:
-  static constexpr int kColumnTiles =
-      (Config::kTokens < kMaxRunRows ? Config::kTokens : kMaxRunRows) / 8;
+  static constexpr int kColumnTiles = kMaxRunRows / 8;
   // Chunks of a warp whose loads are under way together: what the registers have room for.
   static constexpr int kChunks = Config::kFp8 || Config::kTokens < 64 ? 2 : 1;
 
