@@ -42,20 +42,30 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   fence_proxy_async_global();
 
   // CTAs with less to do take the first shrink items.
-  const int first_item = num_ctas - 1 - cta;
+  int next_item = num_ctas - 1 - cta;
   const int num_items = Config::kLora ? __ldcg(&w.counts->num_shrink_items) : 0;
-  const auto shrink_items = [&] {
+  const int num_all_items =
+      Config::kLora ? num_items + __ldcg(&w.counts->num_late_shrink_items) : 0;
+  // Those up to number `end`. An entry is asked for one ahead.
+  MoeShrinkItem item;
+  const auto load_item = [&] {
+    if (next_item >= num_all_items) return;
+    item = load_entry(w.shrink_items + (next_item < num_items
+                                            ? next_item
+                                            : w.max_shrink_items - 1 - (next_item - num_items)));
+  };
+  const auto shrink_items = [&](int end) {
     if constexpr (Config::kLora) {
-      if (first_item >= num_items) return;
-      MoeShrinkItem item = load_entry(w.shrink_items + first_item);
 #pragma unroll 1
-      for (int i = first_item; i < num_items; i += num_ctas) {
+      while (next_item < end) {
         const MoeShrinkItem current = item;
-        if (i + num_ctas < num_items) item = load_entry(w.shrink_items + i + num_ctas);
+        next_item += num_ctas;
+        load_item();
         producer.shrink(current, 0);
       }
     }
   };
+  if constexpr (Config::kLora) load_item();
   const int num_units = __ldcg(&w.counts->num_other_tiles) * tiles_per_expert;
   const auto weights = [&](int unit) {
     producer.weight_tile(load_entry(w.other_tiles + unit / tiles_per_expert),
@@ -66,17 +76,19 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     MoeTokenTile tile = {};
     if (cta < num_guesses) tile = load_entry(w.guessed_tiles + expert);
     if (tile.num_tokens > 0) {
-      producer.keep_guess(tile, index, (num_items - first_item + num_ctas - 1) / num_ctas);
-      shrink_items();
+      // All tiles that were guessed wait for the first items alone: the others come behind.
+      producer.keep_guess(tile, index, (num_items - next_item + num_ctas - 1) / num_ctas);
+      shrink_items(num_items);
       producer.weight_tile(tile, index);
+      shrink_items(num_all_items);
     } else {
       producer.claim();
       producer.drop_guess();
-      shrink_items();
+      shrink_items(num_all_items);
     }
   } else {
     num_first = num_ctas;
-    shrink_items();
+    shrink_items(num_all_items);
     if (cta < num_units) weights(cta);
   }
   if (num_guesses > 0 || cta < num_units) {
