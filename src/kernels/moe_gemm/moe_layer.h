@@ -122,8 +122,8 @@ struct alignas(16) MoeLoraRun {
 
 inline constexpr int32_t kListedUnit = 1 << 16;
 
-struct MoeCounts {
-  int32_t num_tiles;
+struct alignas(16) MoeCounts {
+  int32_t num_tiles;  // the first four are read at once
   int32_t num_other_tiles;
   int32_t num_shrink_items;  // or runs for the LoRA kernels; this one and the following are zero
                              // between layers
