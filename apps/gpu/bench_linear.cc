@@ -148,10 +148,10 @@ class LinearRun {
     kernels::fill_bf16(x_.as<Bf16>(), static_cast<int64_t>(tokens * in), 1.0f, 7, stream.get());
     y_ = DeviceBuffer(tokens * y_stride() * element_bytes());
     size_t bytes = 0;
-    kernels::linear_workspace(max_tokens, shape.in, max_adapters, total_rank_, nullptr, &bytes);
+    kernels::linear_workspace(max_tokens, shape.in, total_rank_, nullptr, &bytes);
     workspace_bytes_ = DeviceBuffer(bytes);
     workspace_bytes_.fill(0);
-    workspace_ = kernels::linear_workspace(max_tokens, shape.in, max_adapters, total_rank_,
+    workspace_ = kernels::linear_workspace(max_tokens, shape.in, total_rank_,
                                            workspace_bytes_.data(), nullptr);
     stream.wait();
   }

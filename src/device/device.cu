@@ -1,4 +1,5 @@
 #include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -60,6 +61,9 @@ DeviceFacts device_facts() {
         "cudaDeviceGetAttribute");
   return facts;
 }
+
+ProfileRange::ProfileRange(const char* name) { nvtxRangePushA(name); }
+ProfileRange::~ProfileRange() { nvtxRangePop(); }
 
 DeviceBuffer::DeviceBuffer(size_t bytes) : bytes_(bytes) {
   if (bytes > 0) check(cudaMalloc(&data_, bytes), "cudaMalloc");

@@ -79,8 +79,7 @@ GpuDecoder::GpuDecoder(const ModelConfig& config, const GpuWeights& weights,
   attention_workspace_ = attention_at(attention_memory_.data());
   const auto linear_at = [&](void* base) {
     return kernels::linear_workspace(limits.max_tokens, widest_input(config),
-                                     limits.num_adapter_slots, total_rank(max_lora_rank), base,
-                                     &bytes);
+                                     total_rank(max_lora_rank), base, &bytes);
   };
   linear_at(nullptr);
   linear_memory_ = zeros(bytes);
@@ -345,8 +344,8 @@ size_t GpuDecoder::buffer_bytes(const ModelConfig& config, const StepLimits& lim
   size_t attention = 0, linear = 0;
   kernels::attention_workspace(limits.max_sequences, config.num_attention_heads,
                                config.num_key_value_heads, config.head_dim, nullptr, &attention);
-  kernels::linear_workspace(limits.max_tokens, widest_input(config), limits.num_adapter_slots,
-                            total_rank(max_lora_rank), nullptr, &linear);
+  kernels::linear_workspace(limits.max_tokens, widest_input(config), total_rank(max_lora_rank),
+                            nullptr, &linear);
   return elements(limits.max_tokens, per_token) + elements(limits.max_logits, per_row) + attention +
          linear + moe_memory_bytes(moe, limits, std::max(8, max_lora_rank));
 }

@@ -1,5 +1,7 @@
 #include "gpu/gpu_runner.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -93,17 +95,25 @@ std::span<const StepRow> GpuRunner::forward(const ForwardBatch& batch, const Ada
         std::min({graph_tokens(shape.num_tokens), limits.max_tokens, limits.max_sequences});
     shape.num_decodes = shape.num_logits = shape.num_tokens;
   }
+  const ProfileRange step(fmt::format("step: {} tokens, {} replies{}", batch.num_tokens(),
+                                      batch.num_decodes, shape.with_adapters ? ", adapters" : ""));
   marks_ = nullptr;
   const Graph* const graph = is_graph ? &graph_of(shape) : nullptr;
   begin_.record(stream_);
-  inputs_.upload(batch, shape.num_tokens, stream_);
-  upload_picks(picks, shape.num_logits);
+  {
+    const ProfileRange inputs("inputs");
+    inputs_.upload(batch, shape.num_tokens, stream_);
+    upload_picks(picks, shape.num_logits);
+  }
   if (graph != nullptr) {
+    const ProfileRange launch("graph");
     graph->launch(stream_);
   } else {
+    const ProfileRange launches("launches");
     if (times_operations_) marks_ = &marks_of_step_.emplace(stream_, false);
     enqueue(shape, marks_);
   }
+  const ProfileRange outputs("outputs");
   take_rows(batch.logits_token.size(), picks);
   return rows_;
 }
@@ -122,6 +132,7 @@ const Graph& GpuRunner::graph_of(const StepShape& shape) {
   }
   auto found = graphs_.find(shape);
   if (found == graphs_.end()) {
+    const ProfileRange capture("capture of a graph");
     Graph graph = Graph::capture(stream_, [&] { enqueue(shape, nullptr); });
     found = graphs_.emplace(shape, std::move(graph)).first;
   }

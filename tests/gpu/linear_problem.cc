@@ -79,9 +79,9 @@ void LinearProblem::upload() {
     write_order();
   }
   size_t bytes = 0;
-  kernels::linear_workspace(test.num_tokens, shape.in, num_slots, max_total_rank, nullptr, &bytes);
+  kernels::linear_workspace(test.num_tokens, shape.in, max_total_rank, nullptr, &bytes);
   workspace_bytes_ = DeviceBuffer(bytes);
-  workspace_ = kernels::linear_workspace(test.num_tokens, shape.in, num_slots, max_total_rank,
+  workspace_ = kernels::linear_workspace(test.num_tokens, shape.in, max_total_rank,
                                          workspace_bytes_.data(), nullptr);
 }
 

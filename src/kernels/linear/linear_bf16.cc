@@ -10,24 +10,22 @@
 
 namespace braid::kernels {
 
-LinearWorkspace linear_workspace(int32_t max_tokens, int32_t max_in, int32_t num_slots,
-                                 int32_t max_total_rank, void* base, size_t* bytes) {
-  LinearWorkspace w = {.max_tokens = max_tokens,
-                       .max_in = max_in,
-                       .max_total_rank = max_total_rank,
-                       .max_runs = max_adapter_runs(max_tokens, num_slots)};
+LinearWorkspace linear_workspace(int32_t max_tokens, int32_t max_in, int32_t max_total_rank,
+                                 void* base, size_t* bytes) {
+  LinearWorkspace w = {
+      .max_tokens = max_tokens, .max_in = max_in, .max_total_rank = max_total_rank};
   size_t at = 0;
   const auto take = [&]<class T>(T*& field, size_t count) {
     field = base == nullptr ? nullptr : reinterpret_cast<T*>(static_cast<uint8_t*>(base) + at);
     at += (count * sizeof(T) + 1023) / 1024 * 1024;
   };
   const auto tokens = static_cast<size_t>(max_tokens);
-  take(w.run_ready, static_cast<size_t>(w.max_runs));
   take(w.ctas_done, 1);
+  take(w.launches, 1);
   const size_t tiles = (tokens + kMaxTileTokens - 1) / kMaxTileTokens;
   take(w.x_image, tiles * static_cast<size_t>((max_in + 127) / 128) *
                       static_cast<size_t>(x_image_bytes(kMaxTileTokens)));
-  take(w.u, tokens * static_cast<size_t>(max_total_rank));
+  take(w.u, tokens * static_cast<size_t>(max_total_rank / 2));
   if (bytes != nullptr) *bytes = at;
   return w;
 }
@@ -123,14 +121,11 @@ std::string why_unsupported(const LinearBf16Params& p) {
       order.num_runs == nullptr)
     return "order has no token_of_row, run_of_row, runs or num_runs";
   const LinearWorkspace& w = p.workspace;
-  if (w.u == nullptr || w.run_ready == nullptr || w.ctas_done == nullptr)
+  if (w.u == nullptr || w.launches == nullptr || w.ctas_done == nullptr)
     return "workspace is null, adapters need it";
   if (w.max_tokens < p.num_tokens)
     return fmt::format("num_tokens = {}, need at most workspace.max_tokens = {}", p.num_tokens,
                        w.max_tokens);
-  if (w.max_runs < order.max_runs)
-    return fmt::format("order.max_runs = {}, need at most workspace.max_runs = {}", order.max_runs,
-                       w.max_runs);
   return "";
 }
 

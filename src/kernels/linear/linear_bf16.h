@@ -50,22 +50,24 @@ struct LinearAdapterSlot {
 // Device memory that layers use in turn. Filled by linear_workspace(). Zeroed once before its
 // first use.
 struct LinearWorkspace {
-  int32_t* run_ready = nullptr;  // [max_runs], zero between layers
-  int32_t* ctas_done = nullptr;  // [1], the same
-  uint8_t* x_image = nullptr;    // quantised x of many tokens, as shared memory holds it
-  Bf16* u = nullptr;             // [max_tokens, max_total_rank], s * x A^T by rows of the order
+  int32_t* ctas_done = nullptr;  // [1], zero between layers
+  uint32_t* launches =
+      nullptr;  // [1], of layers with adapters: the tag of the next one's u is one more
+  uint8_t* x_image = nullptr;  // quantised x of many tokens, as shared memory holds it
+  // [max_tokens, max_total_rank / 2]: s * x A^T by rows of the order, as BF16, two ranks in a
+  // tagged word (common/tagged_word.cuh).
+  uint64_t* u = nullptr;
   int32_t max_tokens = 0;
   int32_t max_in = 0;
   int32_t max_total_rank = 0;
-  int32_t max_runs = 0;
 };
 
 // Bytes and layout of a workspace for up to max_tokens tokens, layers of up to max_in columns
-// (of FP8 layers; 0 if there are none), and num_slots adapters whose ranks on all slices of a
-// layer, each rounded up to 8, come to max_total_rank at most (0 if there are no adapters). `base`
-// is 1024-byte aligned; null only counts.
-LinearWorkspace linear_workspace(int32_t max_tokens, int32_t max_in, int32_t num_slots,
-                                 int32_t max_total_rank, void* base, size_t* bytes);
+// (of FP8 layers; 0 if there are none), and adapters whose ranks on all slices of a layer, each
+// rounded up to 8, come to max_total_rank at most (0 if there are no adapters). `base` is 1024-byte
+// aligned; null only counts.
+LinearWorkspace linear_workspace(int32_t max_tokens, int32_t max_in, int32_t max_total_rank,
+                                 void* base, size_t* bytes);
 
 struct LinearBf16Params {
   const Bf16* x = nullptr;  // [T, in], 16-byte aligned, rows x_stride apart

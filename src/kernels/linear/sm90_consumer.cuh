@@ -6,6 +6,7 @@
 
 #include "kernels/common/matrix_move.cuh"
 #include "kernels/common/mma.cuh"
+#include "kernels/common/tagged_word.cuh"
 #include "kernels/common/wgmma.cuh"
 #include "kernels/linear/sm90_linear.cuh"
 
@@ -205,13 +206,14 @@ class LinearConsumer {
     int slice = 0, in_slice = row;
     while (in_slice >= p_.shape.slice_out[slice]) in_slice -= p_.shape.slice_out[slice++];
     const int row0 = tile_.token_tile * Config::kTokens, lane_row = column + lane_ / 4;
-    const int64_t u_stride = p_.workspace.max_total_rank;
-    const Bf16* const u = p_.workspace.u + (row0 + lane_row) * u_stride + 2 * (lane_ % 4);
+    const int u_stride = p_.workspace.max_total_rank / 2;
+    const uint64_t* const u = p_.workspace.u + int64_t{row0 + lane_row} * u_stride + lane_ % 4;
     // Of the adapter at hand: what it has, the tokens that have it, its first run and the one
     // behind its last.
     int run = 0, end_run = 0, rank = 0, next_rank = 0, begin = 0, end = 0, offset = 0;
     const uint8_t* b = nullptr;
-    bool waited = false;
+    mbarrier_wait(&shared_.tag_there, 0);
+    const uint32_t tag = shared_.tag;
     while (true) {
       uint4 factor[kCells];
       int from[kCells], cell_begin[kCells], cell_end[kCells];
@@ -239,19 +241,28 @@ class LinearConsumer {
         next_rank += 16;
       }
       if (cell_end[0] < 0) return;
-      if (!waited) mbarrier_wait(&shared_.u_ready, 0), waited = true;
+      // Until all of it has come from the CTAs that shrink.
       uint2 pairs[kCells][kPieces];
+      bool there;
+      do {
+        there = true;
+        int stride = u_stride;
+        asm volatile("" : "+r"(stride));  // addresses are cheaper than the registers to keep them
 #pragma unroll
-      for (int c = 0; c < kCells; ++c) {
+        for (int c = 0; c < kCells; ++c) {
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-          const int at = lane_row + step * i;
-          const Bf16* const two = u + step * i * u_stride + from[c];
-          const bool mine = at >= cell_begin[c] && at < cell_end[c];
-          pairs[c][i].x = mine ? load_u(two) : 0;
-          pairs[c][i].y = mine && whole[c] ? load_u(two + 8) : 0;
+          for (int i = 0; i < kPieces; ++i) {
+            const int at = lane_row + step * i;
+            const uint64_t* const two = u + (step * i * stride + from[c] / 2);
+            const bool mine = at >= cell_begin[c] && at < cell_end[c];
+            const uint64_t none = static_cast<uint64_t>(tag) << 32;
+            const uint64_t low = mine ? load_tagged(two) : none,
+                           high = mine && whole[c] ? load_tagged(two + 4) : none;
+            there = there && low >> 32 == tag && high >> 32 == tag;
+            pairs[c][i] = make_uint2(static_cast<uint32_t>(low), static_cast<uint32_t>(high));
+          }
         }
-      }
+      } while (!__all_sync(~0u, there));
 #pragma unroll
       for (int c = 0; c < kCells; ++c) {
 #pragma unroll
@@ -262,11 +273,6 @@ class LinearConsumer {
         }
       }
     }
-  }
-
-  // Written by other CTAs of this kernel: not to be looked for in L1.
-  __device__ __forceinline__ static uint32_t load_u(const Bf16* two) {
-    return __ldcg(reinterpret_cast<const unsigned*>(two));
   }
 
   __device__ __forceinline__ void store(int row, int column, const float (&d)[4]) {

@@ -47,7 +47,7 @@ struct LinearConfig {
   // Two, so that the next kernel's weights find room beside this one's. Registers are moved from
   // loaders to consumers.
   static constexpr int kCtasPerSm = 2;
-  static constexpr int kLoaderRegisters = 48, kConsumerRegisters = 96;
+  static constexpr int kLoaderRegisters = 32, kConsumerRegisters = 104;
   // x is quantised by all threads before the main loop, and stays.
   static constexpr bool kQuantizes = kFp8 && !kImage;
 
@@ -74,12 +74,12 @@ template <class Config>
 struct alignas(1024) LinearShared {
   uint64_t full[Config::kMaxStages];
   uint64_t empty[Config::kMaxStages];
-  uint64_t sums_there;             // of all CTAs of the cluster
-  uint64_t u_ready;                // of all runs of the tile
+  uint64_t sums_there;  // of all CTAs of the cluster
+  uint64_t tag_there;
   int32_t token[Config::kTokens];  // of the tile's rows, -1: none
   int32_t run[Config::kTokens];    // in `runs`, -1: no adapter
-  int32_t first_run;               // of the tile, in the order
-  int32_t num_runs;
+  int32_t num_runs;                // of the tile
+  uint32_t tag;                    // of this launch's u
   LinearTileRun runs[Config::kTokens];
 
   // Behind it: the weights of all stages, x, and the sums, unless they take the place of these.
@@ -127,11 +127,6 @@ struct RingPlace {
 
 __device__ __forceinline__ int total_rank(const LinearAdapterSlot& slot) {
   return slot.rank[0] + slot.rank[1] + slot.rank[2];
-}
-// Pieces of u that a run is made of, 16 ranks by 8 rows: whoever stores one counts it in
-// run_ready.
-__device__ __forceinline__ int num_u_pieces(const AdapterRun& run, const LinearAdapterSlot& slot) {
-  return (total_rank(slot) + 15) / 16 * ((run.num_rows + 7) / 8);
 }
 
 // Threads of the consumers meet.

@@ -23,10 +23,7 @@ __device__ __forceinline__ void list_rows(const LinearBf16Params& p, const Linea
             next = i + 1 < Config::kTokens ? run_of(row + 1) : -1;
   shared.token[i] = there ? p.order.token_of_row[row] : -1;
   shared.run[i] = run < 0 ? -1 : run - first;
-  if (i == 0) {
-    shared.first_run = first;
-    if (run < 0) shared.num_runs = 0;
-  }
+  if (i == 0 && run < 0) shared.num_runs = 0;
   if (run < 0) return;
   if (next < 0) shared.num_runs = run - first + 1;
   if (run == previous) return;
@@ -46,6 +43,19 @@ __device__ __forceinline__ void list_rows(const LinearBf16Params& p, const Linea
     }
     begin = end;
   }
+}
+
+// Tells the CTA the tag of this launch's u. The last CTA that has read it counts the launch. By one
+// thread.
+template <class Config>
+__device__ __forceinline__ void tell_tag(const LinearWorkspace& workspace,
+                                         LinearShared<Config>& shared) {
+  wait_for_previous_kernel();
+  shared.tag = __ldcg(workspace.launches) + 1;
+  mbarrier_arrive(&shared.tag_there);
+  if (atomicAdd(workspace.ctas_done, 1) != static_cast<int>(gridDim.x) - 1) return;
+  *workspace.ctas_done = 0;
+  *workspace.launches = shared.tag;
 }
 
 template <class Config>
@@ -80,7 +90,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void linear_k
       mbarrier_init(&shared.empty[i], kConsumerWarps);
     }
     mbarrier_init(&shared.sums_there, 1);
-    mbarrier_init(&shared.u_ready, 1);
+    mbarrier_init(&shared.tag_there, 1);
     mbarrier_init_fence();
     if (!shrinks) {
       loader.first_weights();
@@ -108,6 +118,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void linear_k
   if (warp >= kConsumerWarps) {
     give_registers<Config::kLoaderRegisters>();
     if (!shrinks) loader.run();
+    if (p.adapters != nullptr && threadIdx.x == Config::kThreads - 1) tell_tag(p.workspace, shared);
     return;  // barriers count those who are left
   }
 
@@ -118,8 +129,6 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void linear_k
     return;
   }
   LinearShrink<Config>(p, grid, shared, warp, lane).run();
-  linear_consumer_barrier();
-  if (warp == 0) finish_runs(p, lane);
 }
 
 }  // namespace braid::kernels

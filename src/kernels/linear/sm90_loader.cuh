@@ -3,22 +3,10 @@
 // The warpgroup that fills the ring of the linear kernel.
 
 #include "kernels/common/async_copy.cuh"
-#include "kernels/common/counter.cuh"
 #include "kernels/common/quantize_128.cuh"
 #include "kernels/linear/sm90_linear.cuh"
 
 namespace braid::kernels {
-
-// The CTA is done with the counts of runs. The last one of the grid leaves them as they were found.
-// By one warp.
-__device__ __forceinline__ void finish_runs(const LinearBf16Params& p, int lane) {
-  int done = 0;
-  if (lane == 0) done = atomicAdd(p.workspace.ctas_done, 1);
-  if (__shfl_sync(~0u, done, 0) != static_cast<int>(gridDim.x) - 1) return;
-  const int num_runs = *p.order.num_runs;
-  for (int i = lane; i < num_runs; i += 32) p.workspace.run_ready[i] = 0;
-  if (lane == 0) *p.workspace.ctas_done = 0;
-}
 
 // x of the CTA's rows and columns to e4m3, by all warps: each takes 128 columns of a row, kBatch of
 // which are under way at once. Rows that are not there hold whatever was in shared memory: what
@@ -80,8 +68,6 @@ class LinearLoader {
     } else {
       copy_rows();
     }
-    __syncwarp();
-    if (p_.adapters != nullptr && thread_ / 32 == 1) watch_runs();
   }
 
  private:
@@ -150,20 +136,6 @@ class LinearLoader {
       async_copy_arrive(&shared_.full[place.stage]);
       place.advance(grid_.num_stages);
     }
-  }
-
-  // Tells the consumers when u of all runs of the tile is there. By one warp.
-  __device__ __forceinline__ void watch_runs() {
-    const int lane = thread_ % 32;
-    for (int i = lane; i < shared_.num_runs; i += 32) {
-      const LinearTileRun& r = shared_.runs[i];
-      const int32_t* const ready = p_.workspace.run_ready + shared_.first_run + i;
-      while (load_acquire(ready) < num_u_pieces(r.run, r.adapter)) {
-      }
-    }
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(&shared_.u_ready);
-    finish_runs(p_, lane);
   }
 
   const LinearBf16Params& p_;

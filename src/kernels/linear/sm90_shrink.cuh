@@ -5,7 +5,6 @@
 
 #include <cuda_bf16.h>
 
-#include "kernels/common/counter.cuh"
 #include "kernels/common/matrix_move.cuh"
 #include "kernels/common/mma.cuh"
 #include "kernels/linear/sm90_consumer.cuh"
@@ -101,31 +100,27 @@ class LinearShrink {
 
   // By the consumers. Indices and A are read before the previous kernel has finished.
   __device__ __forceinline__ void run() {
-    const int num_runs = *p_.order.num_runs;
 #pragma unroll 1
-    for (int unit = blockIdx.x / grid_.cluster; unit < num_runs * kTileGroups;
-         unit += grid_.num_shrink_ctas / grid_.cluster) {
-      const int group = unit / num_runs, run_index = unit - group * num_runs;
-      const AdapterRun run = p_.order.runs[run_index];
+    for (int unit = blockIdx.x / grid_.cluster;; unit += grid_.num_shrink_ctas / grid_.cluster) {
+      const int num_runs = *p_.order.num_runs;
+      if (unit >= num_runs * kTileGroups) break;
+      const int group = unit / num_runs;
+      const AdapterRun run = p_.order.runs[unit - group * num_runs];
       const LinearAdapterSlot& slot = p_.adapters[run.slot];
-      int32_t* const ready = p_.workspace.run_ready + run_index;
 #pragma unroll 1
-      for (int t = group; 16 * t < total_rank(slot); t += kTileGroups) {
-        if (run.num_rows <= 8) {
-          multiply<1>(run, slot, t, ready);
-        } else {
-          multiply<kMaxRunRows / 8>(run, slot, t, ready);
-        }
-      }
+      for (int t = group; 16 * t < total_rank(slot); t += kTileGroups) multiply(run, slot, t);
     }
     wait_for_previous_kernel();
   }
 
  private:
-  // 16 rows of A, and a run of kColumnTiles * 8 rows at most.
-  template <int kColumnTiles>
+  static constexpr int kColumnTiles = kMaxRunRows / 8;
+  // Chunks of a warp whose loads are under way together: what the registers have room for.
+  static constexpr int kChunks = Config::kFp8 || Config::kTokens < 64 ? 2 : 1;
+
+  // 16 rows of A, and a run.
   __device__ __forceinline__ void multiply(const AdapterRun& run, const LinearAdapterSlot& slot,
-                                           int t, int32_t* ready) {
+                                           int t) {
     static_assert(kColumnTiles <= kShrinkWarps);
     const int num_parts = grid_.num_parts, num_chunks = num_shrink_chunks(p_.shape.in);
     const int first_part = grid_.cluster > 1 ? rank_in_cluster_ : 0,
@@ -140,26 +135,25 @@ class LinearShrink {
     // A warp adds up a column tile over all warps, if there is something in it.
     const bool adds = warp_ < kColumnTiles && 8 * warp_ < run.num_rows;
     float4* const of_warps = reinterpret_cast<float4*>(shared_.weights(0)) + lane_;
-    float4* const of_ctas = of_warps + kShrinkWarps * kColumnTiles * 32;
-    float total[4] = {};
+    float4* const of_parts =
+        of_warps + (kShrinkWarps * kColumnTiles + warp_ * Config::kMostParts) * 32;
 #pragma unroll 1
     for (int part = first_part; part < end_part; ++part) {
       const int end_chunk = part_begin(num_chunks, part + 1, num_parts);
       float d[kColumnTiles][4] = {};
 #pragma unroll 1
       for (int chunk = part_begin(num_chunks, part, num_parts) + warp_; chunk < end_chunk;
-           chunk += 2 * kShrinkWarps) {
-        // Two at a time, so that their loads are under way together.
-        ShrinkChunk<kColumnTiles> pair[2];
+           chunk += kChunks * kShrinkWarps) {
+        ShrinkChunk<kColumnTiles> chunks[kChunks];
 #pragma unroll
-        for (int c = 0; c < 2; ++c)
-          pair[c].load_factors(tile, chunk + kShrinkWarps * c, end_chunk, lane_);
+        for (int c = 0; c < kChunks; ++c)
+          chunks[c].load_factors(tile, chunk + kShrinkWarps * c, end_chunk, lane_);
         wait_for_previous_kernel();
 #pragma unroll
-        for (int c = 0; c < 2; ++c)
-          pair[c].load_x(p_, token, chunk + kShrinkWarps * c, end_chunk, lane_);
+        for (int c = 0; c < kChunks; ++c)
+          chunks[c].load_x(p_, token, chunk + kShrinkWarps * c, end_chunk, lane_);
 #pragma unroll
-        for (int c = 0; c < 2; ++c) pair[c].multiply(d);
+        for (int c = 0; c < kChunks; ++c) chunks[c].multiply(d);
       }
       linear_consumer_barrier();  // what lay there has been read
 #pragma unroll
@@ -167,34 +161,33 @@ class LinearShrink {
         of_warps[(warp_ * kColumnTiles + j) * 32] = make_float4(d[j][0], d[j][1], d[j][2], d[j][3]);
       }
       linear_consumer_barrier();
-      if (!adds) continue;
+      if (grid_.cluster > 1) {
+        // The first CTA has read what was sent to it before.
+        if (num_sent_++ > 0) cluster_barrier_relaxed();
+        if (rank_in_cluster_ == 0 && threadIdx.x == 0)
+          mbarrier_arrive_expect(&shared_.sums_there, grid_.cluster * kColumnTiles * 512);
+      }
+      if (warp_ >= kColumnTiles) continue;
       float sum[4] = {};
 #pragma unroll
-      for (int w = 0; w < kShrinkWarps; ++w) add_to(sum, of_warps[(w * kColumnTiles + warp_) * 32]);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) total[i] += sum[i];
-    }
-    if (grid_.cluster > 1) {
-      // The first CTA has read what was sent to it before.
-      if (num_sent_++ > 0) cluster_barrier_relaxed();
-      if (rank_in_cluster_ == 0 && threadIdx.x == 0)
-        mbarrier_arrive_expect(&shared_.sums_there, grid_.cluster * kColumnTiles * 512);
-      if (warp_ < kColumnTiles) {
-        float4* const mine = of_ctas + warp_ * Config::kMostParts * 32;
-        store_to_cta(mine + rank_in_cluster_ * 32,
-                     make_float4(total[0], total[1], total[2], total[3]), &shared_.sums_there, 0);
-        if (rank_in_cluster_ > 0) return;
-        mbarrier_wait(&shared_.sums_there, (num_sent_ - 1) % 2);
-#pragma unroll
-        for (float& x : total) x = 0.0f;
-#pragma unroll 1
-        for (int cta = 0; cta < grid_.cluster; ++cta) add_to(total, mine[32 * cta]);
+      for (int w = 0; adds && w < kShrinkWarps; ++w)
+        add_to(sum, of_warps[(w * kColumnTiles + warp_) * 32]);
+      const float4 of_part = make_float4(sum[0], sum[1], sum[2], sum[3]);
+      if (grid_.cluster == 1) {
+        of_parts[32 * part] = of_part;
+      } else {
+        store_to_cta(of_parts + 32 * part, of_part, &shared_.sums_there, 0);
       }
     }
+    if (grid_.cluster > 1 && warp_ < kColumnTiles && rank_in_cluster_ == 0)
+      mbarrier_wait(&shared_.sums_there, (num_sent_ - 1) % 2);
     if (!adds || rank_in_cluster_ > 0) return;
+    float total[4] = {};
+#pragma unroll 1
+    for (int part = 0; part < num_parts; ++part) add_to(total, of_parts[32 * part]);
+    mbarrier_wait(&shared_.tag_there, 0);
     store(run, slot, t, warp_, total);
     __syncwarp();
-    if (lane_ == 0) count_release(ready);
   }
 
   // 16 ranks and 8 tokens of the run.
@@ -203,11 +196,12 @@ class LinearShrink {
     const uint2 ranks = scaled_ranks(slot, t, d);
     const int row = 8 * column_tile + lane_ / 4;
     if (row >= run.num_rows) return;
-    auto* const u = reinterpret_cast<uint32_t*>(
-        p_.workspace.u + int64_t{run.first_row + row} * p_.workspace.max_total_rank + 16 * t +
-        2 * (lane_ % 4));
-    u[0] = ranks.x;
-    if (16 * t + 8 < total_rank(slot)) u[4] = ranks.y;
+    int in_order = run.first_row + row;
+    asm volatile("" : "+r"(in_order));  // the rest is worked out here, not kept in registers
+    uint64_t* const u =
+        p_.workspace.u + int64_t{in_order} * (p_.workspace.max_total_rank / 2) + 8 * t + lane_ % 4;
+    store_tagged(u, ranks.x, shared_.tag);
+    if (16 * t + 8 < total_rank(slot)) store_tagged(u + 4, ranks.y, shared_.tag);
   }
 
   const LinearBf16Params& p_;

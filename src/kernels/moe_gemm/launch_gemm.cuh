@@ -24,9 +24,10 @@ void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream
   // kernel's.
   int num_ctas =
       Config::kCtasPerSm * plan.num_sms - (lora_is_apart(p, plan) ? plan.num_side_ctas : 0);
-  if (plan.small_batch && !(kLora && kSmallBatch)) {
+  if (plan.small_batch) {
     const int tiles = kSmallBatch ? p.sizes.moe_intermediate_size / 64 : p.sizes.hidden_size / 128;
-    num_ctas = std::min(num_ctas, p.num_tokens * p.sizes.pairs_per_token() * tiles);
+    const int units = tiles + (kLora && kSmallBatch ? kShrinkParts : 0);
+    num_ctas = std::min(num_ctas, p.num_tokens * p.sizes.pairs_per_token() * units);
   }
   launch(kName, moe_fp8_gemm_kernel<Config>,
          {.grid = dim3(num_ctas),

@@ -51,7 +51,8 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   const int64_t steps = rank_steps(max_rank), slabs = (2 * max_rank + 63) / 64;
   if (lora_plan == MoeLoraPlan::kFused) {
     take(w.large_runs, rows);
-    take(w.shrink_items, (pairs + tokens) * slabs * kShrinkParts);
+    w.max_shrink_items = static_cast<int32_t>((pairs + tokens) * slabs * kShrinkParts);
+    take(w.shrink_items, w.max_shrink_items);
     take(w.u, steps * (rows + tokens) * kURowFloats);
     take(w.v, steps * rows * v_row_floats(sizes.moe_intermediate_size));
   } else {

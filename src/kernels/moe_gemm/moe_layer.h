@@ -122,12 +122,13 @@ struct alignas(16) MoeLoraRun {
 
 inline constexpr int32_t kListedUnit = 1 << 16;
 
-struct MoeCounts {
-  int32_t num_tiles;
+struct alignas(16) MoeCounts {
+  int32_t num_tiles;  // the first four are read at once
   int32_t num_other_tiles;
   int32_t num_shrink_items;  // or runs for the LoRA kernels; this one and the following are zero
                              // between layers
-  int32_t next_gate_up;      // units that CTAs have taken beyond their first
+  int32_t num_late_shrink_items;
+  int32_t next_gate_up;  // units that CTAs have taken beyond their first
   int32_t next_down;
   int32_t arrived;  // CTAs of the routing kernel at its barrier
   // Of a small batch: tiles listed, and kListedUnit times how many there will be, plus one.
@@ -142,7 +143,10 @@ struct MoeWorkspace {
   MoeTokenTile* guessed_tiles = nullptr;  // [num_guessed_experts], first tile or one of no tokens
   MoeTokenTile* other_tiles = nullptr;    // tiles that are not among these
   MoeRun* runs = nullptr;                 // [R], a tile's from its first row on
+  // [max_shrink_items]: from the front those that come before any first tile, from the back those
+  // that only later tiles need.
   MoeShrinkItem* shrink_items = nullptr;
+  int32_t max_shrink_items = 0;
   int32_t* run_ready = nullptr;     // [R + S], zero between layers
   int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
   float* weight_of_pair = nullptr;  // [T, K + shared]

@@ -41,43 +41,56 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   let_next_kernel_start();
   fence_proxy_async_global();
 
-  // CTAs with less to do take the first shrink items.
-  const int first_item = num_ctas - 1 - cta;
-  const int num_items = Config::kLora ? __ldcg(&w.counts->num_shrink_items) : 0;
-  const auto shrink_items = [&] {
+  // What it takes to begin, asked for at once: entries that are not there are not used. CTAs with
+  // less to do take the first shrink items.
+  int next_item = num_ctas - 1 - cta;
+  const int4 counts = __ldcg(reinterpret_cast<const int4*>(w.counts));
+  MoeTokenTile tile = {};
+  if (num_guesses == 0 || cta < num_guesses)
+    tile = load_entry((num_guesses > 0 ? w.guessed_tiles : w.other_tiles) + expert);
+  MoeShrinkItem item;
+  if (Config::kLora && next_item < w.max_shrink_items)
+    item = load_entry(w.shrink_items + next_item);
+  const int num_units = counts.y * tiles_per_expert;
+  const int num_items = Config::kLora ? counts.z : 0;
+  const int num_all_items = Config::kLora ? num_items + counts.w : 0;
+  const auto item_at = [&](int i) {
+    return w.shrink_items + (i < num_items ? i : w.max_shrink_items - 1 - (i - num_items));
+  };
+  if (num_items <= next_item && next_item < num_all_items) item = load_entry(item_at(next_item));
+  // Items up to number `end`; an entry is asked for one ahead.
+  const auto shrink_items = [&](int end) {
     if constexpr (Config::kLora) {
-      if (first_item >= num_items) return;
-      MoeShrinkItem item = load_entry(w.shrink_items + first_item);
 #pragma unroll 1
-      for (int i = first_item; i < num_items; i += num_ctas) {
+      while (next_item < end) {
         const MoeShrinkItem current = item;
-        if (i + num_ctas < num_items) item = load_entry(w.shrink_items + i + num_ctas);
+        next_item += num_ctas;
+        if (next_item < num_all_items) item = load_entry(item_at(next_item));
         producer.shrink(current, 0);
       }
     }
   };
-  const int num_units = __ldcg(&w.counts->num_other_tiles) * tiles_per_expert;
   const auto weights = [&](int unit) {
     producer.weight_tile(load_entry(w.other_tiles + unit / tiles_per_expert),
                          unit % tiles_per_expert);
   };
   int num_first = 0;  // units that belong to CTAs by their number
   if (num_guesses > 0) {
-    MoeTokenTile tile = {};
-    if (cta < num_guesses) tile = load_entry(w.guessed_tiles + expert);
     if (tile.num_tokens > 0) {
-      producer.keep_guess(tile, index, (num_items - first_item + num_ctas - 1) / num_ctas);
-      shrink_items();
+      // All tiles that were guessed wait for the first items alone: the others come behind.
+      producer.keep_guess(tile, index, (num_items - next_item + num_ctas - 1) / num_ctas);
+      shrink_items(num_items);
       producer.weight_tile(tile, index);
+      shrink_items(num_all_items);
     } else {
       producer.claim();
       producer.drop_guess();
-      shrink_items();
+      shrink_items(num_all_items);
     }
   } else {
     num_first = num_ctas;
-    shrink_items();
-    if (cta < num_units) weights(cta);
+    shrink_items(num_all_items);
+    if (cta < num_units) producer.weight_tile(tile, index);
   }
   if (num_guesses > 0 || cta < num_units) {
     for (int unit; (unit = num_first + producer.claimed()) < num_units;) weights(unit);

@@ -412,18 +412,21 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
   const auto num_slabs = [&](const MoeAdapterSlot& adapter) {
     return (shrink_rows(adapter) + 63) / 64;
   };
-  // `at` and the following: one item for each slab and piece of `parts` parts.
-  const auto store_items = [&](MoeShrinkItem item, int at, int slabs, int parts) {
+  // `at` and the following, or those before: one item for each slab and piece of `parts` parts.
+  const auto store_items = [&](MoeShrinkItem item, int at, int step, int slabs, int parts) {
     item.num_parts = parts;
     for (item.slab = 0; item.slab < slabs; ++item.slab) {
-      for (item.first_part = 0; item.first_part < kShrinkParts; item.first_part += parts)
-        w.shrink_items[at++] = item;
+      for (item.first_part = 0; item.first_part < kShrinkParts;
+           item.first_part += parts, at += step)
+        w.shrink_items[at] = item;
       item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
     }
   };
-  // Where there are fewer shrinks than CTAs, they are cut.
+  // Where there are fewer shrinks than CTAs, they are cut; and where others can come later, so that
+  // first tiles do not wait for them.
   const int most = plan.num_gemm_ctas / max(1, sizes.tiles);
   const int parts = most >= 4 ? 1 : most >= 2 ? 2 : kShrinkParts;
+  const auto parts_of = [&](int expert) { return expert < plan.num_guessed_experts ? 1 : parts; };
   for (int t = thread; t < p.num_tokens; t += num_threads)
     w.token_of_row[w.max_rows + t] = s.token_order[t];
   for (int i = warp; i < sizes.tiles; i += num_warps) {
@@ -443,14 +446,19 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     const MoeAdapterSlot& adapter = slots[starts ? slot : 0];
     const bool shares_a = adapter.shrink_gate_up_stride == 0;
     const int slabs = starts && !shares_a ? num_slabs(adapter) : 0;
-    const int items = plan.lists_lora_runs ? starts : slabs * (kShrinkParts / parts);
+    const int items = plan.lists_lora_runs ? starts : slabs * (kShrinkParts / parts_of(expert));
+    // First tiles are those of guessed experts, where there is a guess.
+    const bool late =
+        !plan.lists_lora_runs && plan.num_guessed_experts > 0 && expert >= plan.num_guessed_experts;
     int item = items;  // inclusive, then exclusive sum over the lanes
     for (int step = 1; step < 32; step *= 2) {
       const int before = __shfl_up_sync(kAllLanes, item, step);
       if (lane >= step) item += before;
     }
     int base = 0;
-    if (lane == 31 && item > 0) base = atomicAdd(&w.counts->num_shrink_items, item);
+    if (lane == 31 && item > 0) {
+      base = atomicAdd(late ? &w.counts->num_late_shrink_items : &w.counts->num_shrink_items, item);
+    }
     if (lane == 0) {
       store_tile(
           k, j,
@@ -479,7 +487,8 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
     w.runs[run] = out;
     MoeShrinkItem shrink = item_of(adapter, expert);
     shrink.first_row = first + lane, shrink.num_tokens = end - lane, shrink.ready_index = run;
-    store_items(shrink, item, slabs, parts);
+    if (late) item = w.max_shrink_items - 1 - item;
+    store_items(shrink, item, late ? -1 : 1, slabs, parts_of(expert));
   }
   // An A that experts share is multiplied once a token.
   for (int slot = thread; slot < p.num_slots; slot += num_threads) {
@@ -500,7 +509,7 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
       MoeShrinkItem shrink = item_of(adapter, 0);
       shrink.first_row = w.max_rows + t, shrink.num_tokens = min(tile_tokens, end - t);
       shrink.ready_index = w.max_rows + slot;
-      store_items(shrink, item, slabs, 1);
+      store_items(shrink, item, 1, slabs, 1);
     }
   }
 }
