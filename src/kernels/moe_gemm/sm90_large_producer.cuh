@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/common/grid_dependency.cuh"
+#include "kernels/moe_gemm/large_lora.cuh"
 #include "kernels/moe_gemm/sm90_large_shared.cuh"
 #include "kernels/moe_routing/choose_experts.cuh"
 
@@ -99,7 +100,7 @@ class LargeProducer {
   __device__ __forceinline__ void end() {
     wait_empty();
     if (lane_ > 0) return;
-    shared_.unit[stage()] = {};
+    shared_.unit[next_unit_ % Config::kUnits] = {};
     mbarrier_arrive(&shared_.full[stage()]);
   }
 
@@ -108,7 +109,8 @@ class LargeProducer {
     const uint8_t* from = nullptr;
     int32_t step = 0;  // from one depth to the next; 0: only in the first
     uint32_t bytes = 0;
-    uint32_t to = 0;  // in the first stage
+    uint32_t to = 0;       // in the first stage of the ring
+    uint32_t to_step = 0;  // from one stage of the ring to the next
   };
 
   // Lane 0: half of the tokens' rows; 1: their scales; 2 and 3: weights; 4 and 5: their scales.
@@ -124,12 +126,14 @@ class LargeProducer {
       if (lane_ == 1) {
         copy.bytes = rank_ == 0 ? image.scale_bytes : 0;
         copy.to = shared_address(shared_.token_scales);
+        copy.to_step = Config::kTokenScaleBytes;
         return copy;
       }
       copy.from += image.scale_bytes + rank_ * first_half;
       copy.bytes = rank_ == 0 ? first_half : row_bytes - first_half;
-      copy.to = shared_address(shared_.stages) + (unit.two_rows() ? 2 : 1) * kWeightTileBytes +
-                rank_ * first_half;
+      copy.to =
+          shared_address(shared_.stages) + unit.rows() * kWeightTileBytes + rank_ * first_half;
+      copy.to_step = Config::kStageBytes;
       return copy;
     }
     const bool is_scale = lane_ >= 4;
@@ -141,36 +145,34 @@ class LargeProducer {
                 (is_scale ? depth_ * kWeightTileBytes : 0);
     copy.step = is_scale ? 0 : kWeightTileBytes;
     copy.bytes = is_scale ? weight_scale_bytes(depth_) : kWeightTileBytes;
-    copy.to = is_scale ? shared_address(shared_.weight_scales[0][i])
+    copy.to = is_scale ? shared_address(shared_.weight_scales[next_unit_ % Config::kUnits][i])
                        : shared_address(shared_.stages) + i * kWeightTileBytes;
+    copy.to_step = is_scale ? 0 : Config::kStageBytes;
     return copy;
-  }
-  __device__ __forceinline__ int stage_bytes_of_lane() const {
-    return lane_ == 1   ? Config::kTokenScaleBytes
-           : lane_ >= 4 ? 2 * Config::kWeightScaleBytes
-                        : Config::kStageBytes;
   }
 
   __device__ __forceinline__ void load_unit(const LargeUnit& unit) {
     // There may be row tiles for some warpgroups only.
-    const int num_tiles = max(0, min(unit.two_rows() ? 2 : 1, row_tiles_ - unit.row_tile(rank_)));
+    const int num_tiles = max(0, min(unit.rows(), row_tiles_ - unit.row_tile(rank_)));
     Copy copy = copy_of_lane(unit, num_tiles);
+    [[maybe_unused]] MoeLargeRun run;  // the lane's, on its way until it is needed
+    if constexpr (Config::kLora) run = run_of_lane(unit, 0);
     const uint32_t bytes =
         activation_image(0, unit.num_tokens, 1, Config::kScaleGroups).depth_bytes +
         num_tiles * kWeightTileBytes;
     // A small tile is likely to be its expert's only one.
     const CachePolicy policy =
-        lane_ < 2 || !unit.two_rows() ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
+        lane_ < 2 || unit.rows() == 1 ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
 #pragma unroll 1
     for (int k = 0; k < depth_; ++k) {
       wait_empty();
       uint64_t* const full = &shared_.full[stage()];
       if (lane_ == 0) {
-        if (k == 0) shared_.unit[stage()] = unit;
+        if (k == 0) shared_.unit[next_unit_ % Config::kUnits] = unit;
         mbarrier_arrive_expect(full, bytes + (k == 0 ? num_tiles * weight_scale_bytes(depth_) : 0));
       }
       if (copy.bytes > 0) {
-        const uint32_t to = copy.to + stage() * stage_bytes_of_lane();
+        const uint32_t to = copy.to + stage() * copy.to_step;
         if (lane_ < 2) {
           bulk_copy_to_ctas(to, copy.from, copy.bytes, full, kBoth, policy);
         } else {
@@ -182,6 +184,93 @@ class LargeProducer {
       __syncwarp();
       ++next_stage_;
     }
+    ++next_unit_;
+    if constexpr (Config::kLora) {
+      if (unit.num_runs() == 0) return;
+      load_factors<Config::kGateUp ? LargeFactor::kExpandGateUp : LargeFactor::kExpandDown>(
+          unit, num_tiles, run);
+      if constexpr (Config::kGateUp) load_factors<LargeFactor::kShrinkDown>(unit, num_tiles, run);
+    }
+  }
+
+  // The run of a group of 32 that this lane has.
+  __device__ __forceinline__ MoeLargeRun run_of_lane(const LargeUnit& unit, int group) const {
+    const int index = 32 * group + lane_;
+    if (index >= unit.num_runs()) return {};
+    return load_large_entry(p_.workspace.large_runs + unit.first_row + index);
+  }
+
+  // The stages of a factor: those of each step of ranks of 32 runs, then of the next 32. The last
+  // one says so, and may be empty. `run` is the lane's of the first group.
+  template <LargeFactor kFactor>
+  __device__ __forceinline__ void load_factors(const LargeUnit& unit, int num_tiles,
+                                               MoeLargeRun run) {
+    const int num_groups = (unit.num_runs() + 31) / 32;
+#pragma unroll 1
+    for (int group = 0; group < num_groups; ++group) {
+      if (group > 0) run = run_of_lane(unit, group);
+      const int rank = run.end > run.begin ? large_rank<kFactor>(run) : 0;
+      const int num_steps =
+          max(group == num_groups - 1 ? 1 : 0, rank_steps(__reduce_max_sync(kAllLanes, rank)));
+#pragma unroll 1
+      for (int step = 0; step < num_steps; ++step) {
+        const unsigned has = __ballot_sync(kAllLanes, rank > 16 * step);
+        const int num_cells = __popc(has), my_cell = __popc(has & ((1u << lane_) - 1));
+        const int per_stage = Config::kFactors / unit.rows();
+        int first = 0;
+        do {
+          load_factor_stage<kFactor>(
+              unit, run, num_tiles, step, rank > 16 * step ? my_cell - first : -1,
+              min(per_stage, num_cells - first),
+              group == num_groups - 1 && step == num_steps - 1 && first + per_stage >= num_cells);
+          first += per_stage;
+        } while (first < num_cells);
+      }
+    }
+  }
+
+  // `my_cell` is where the lane's run comes in this stage, if it does.
+  template <LargeFactor kFactor>
+  __device__ __forceinline__ void load_factor_stage(const LargeUnit& unit, const MoeLargeRun& run,
+                                                    int num_tiles, int step, int my_cell,
+                                                    int num_cells, bool is_last) {
+    constexpr bool kExpand = kFactor != LargeFactor::kShrinkDown;
+    constexpr int kCellBytes = kExpand ? kExpandStepBytes : kDownShrinkStepBytes;
+    const bool mine = my_cell >= 0 && my_cell < num_cells;
+    const int width = step_width(large_rank<kFactor>(run), step);
+    const uint32_t factor_bytes = kCellBytes / 16 * width;
+    const uint32_t rank_bytes = kExpand ? unit.num_tokens * Config::kRankBytes : 0;
+    wait_empty();
+    uint64_t* const full = &shared_.full[stage()];
+    LargeFactors<Config>& header = shared_.factors[stage()];
+    if (mine) {
+      header.cells[my_cell] = {
+          .begin = run.begin, .end = run.end, .is_half = width < 16, .scaling = run.scaling_down};
+    }
+    const uint32_t bytes =
+        rank_bytes + __reduce_add_sync(kAllLanes, mine ? num_tiles * factor_bytes : 0);
+    if (lane_ == 0) {
+      header.num_cells = num_cells, header.step = step, header.is_last = is_last;
+      mbarrier_arrive_expect(full, bytes);
+      if constexpr (kExpand) {
+        bulk_copy(shared_.stages[stage()],
+                  Config::kGateUp ? large_u_of(p_, step, unit.first_row)
+                                  : large_v_of(p_, step, unit.first_row),
+                  rank_bytes, full, CachePolicy::kEvictLast);
+      }
+    }
+    if (mine) {
+      const uint8_t* const from =
+          large_factor<kFactor>(run, unit.row_tile(rank_)) + int64_t{step} * kCellBytes;
+      const int64_t from_step = large_factor<kFactor>(run, 1) - large_factor<kFactor>(run, 0);
+      uint8_t* const to = shared_.stages[stage()] + (kExpand ? Config::kFactorsAt : 0);
+      for (int i = 0; i < num_tiles; ++i) {
+        bulk_copy(to + (my_cell * unit.rows() + i) * kCellBytes, from + i * from_step, factor_bytes,
+                  full, CachePolicy::kEvictLast);
+      }
+    }
+    __syncwarp();
+    ++next_stage_;
   }
 
   static constexpr int kLetters = 2 * Config::kStages;
@@ -192,6 +281,7 @@ class LargeProducer {
   int lane_, rank_;
   int depth_, row_tiles_;
   uint32_t next_stage_ = 0;  // of all that there have been
+  uint32_t next_unit_ = 0;
   uint32_t next_letter_ = 0;
 };
 
