@@ -62,6 +62,7 @@ class LargeConsumer {
         tile<2>(depth);
       }
       ++next_unit_;
+      if constexpr (Config::kLora) next_stage_ = uniform(next_stage_);
     }
   }
 
@@ -127,15 +128,22 @@ class LargeConsumer {
     do {
       wait_full();
       const LargeFactors<Config>& header = shared_.factors[stage()];
-      is_last = header.is_last;
+      is_last = header.is_last != 0;
       body(header, shared_.stages[stage()]);
       release();
     } while (!is_last);
   }
 
+  // From one lane, so that the compiler knows that all have the same, and computes what follows
+  // from it once for the warp: wgmma takes its descriptors from there.
+  __device__ __forceinline__ static int uniform(int value) {
+    return __shfl_sync(kAllLanes, value, 0);
+  }
+
   __device__ __forceinline__ int unit_slot() const { return next_unit_ % Config::kUnits; }
   __device__ __forceinline__ void take_unit() {
-    unit_ = shared_.unit[unit_slot()];
+    const LargeUnit& unit = shared_.unit[unit_slot()];
+    unit_ = unit;
     tile_index_ = unit_.rows() == 2 ? group_ : 0;
     row_tile_ = unit_.row_tile(cluster_rank()) + tile_index_;
     first_ = unit_.rows() == 2 ? 0 : group_ * kLargeHalfTokens;

@@ -85,6 +85,7 @@ struct alignas(1024) LargeShared {
   alignas(128) uint8_t weight_scales[Config::kUnits][2][Config::kWeightScaleBytes];
   LargeUnit unit[Config::kUnits];
   alignas(16) uint8_t out[Config::kGateUp ? 1 : Config::kConsumerWarps][16 * Config::kOutStride];
+  MoeLargeRun runs[Config::kLora ? 32 : 1];  // of the unit that is being loaded
   LargeFactors<Config> factors[Config::kLora ? Config::kStages : 1];
   uint64_t full[Config::kStages];
   uint64_t empty[Config::kStages];  // in both CTAs
