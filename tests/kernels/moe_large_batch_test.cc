@@ -20,7 +20,7 @@ TEST(MoeLargeBatchTiles, AreAsFewAsCanBeAndOfOneSize) {
     ASSERT_GE(tiles * size, count) << count;
   }
   EXPECT_EQ(kernels::large_num_tiles(0), 0);
-  EXPECT_EQ(kernels::large_tile_tokens(270), 136);
+  EXPECT_EQ(kernels::large_tile_tokens(270), 192);
 }
 
 TEST(MoeLargeBatchTiles, OfMoreThanHalfHaveTwoEntries) {

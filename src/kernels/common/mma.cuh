@@ -35,6 +35,14 @@ __device__ __forceinline__ uint2 ldmatrix_x2(uint32_t address) {
   return m;
 }
 
+// Stores four 8x8 matrices; lane i gives the address of row i % 8 of matrix i / 8.
+__device__ __forceinline__ void stmatrix_x4(uint32_t address, uint32_t m0, uint32_t m1, uint32_t m2,
+                                            uint32_t m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+}
+
 // Stores 8x8 matrices transposed: a column of the fragment becomes a row of 16 bytes in memory.
 // Lane i gives the address of memory row i % 8 of matrix i / 8.
 __device__ __forceinline__ void stmatrix_x2_trans(uint32_t address, uint32_t m0, uint32_t m1) {

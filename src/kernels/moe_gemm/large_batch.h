@@ -14,15 +14,19 @@ inline constexpr int32_t kLargeTileTokens = 256;
 // ones with one.
 inline constexpr int32_t kLargeHalfTokens = 128;
 
-// An expert's `count` tokens are cut into as few tiles as there can be, of nearly one size, a
-// multiple of 8: two tiles of 136 cost less than one of 256 and one of 16, whose weights are read
-// for nothing.
+// Tokens come in blocks of 64. An expert's `count` tokens are cut into as few tiles as there can
+// be, of nearly as many blocks each: one of four blocks and one of a single one would read the
+// weights again for little.
+inline constexpr int32_t kLargeBlockTokens = 64;
 constexpr int32_t large_num_tiles(int32_t count) {
   return (count + kLargeTileTokens - 1) / kLargeTileTokens;
 }
+// Of all of them but the last, a multiple of 8.
 constexpr int32_t large_tile_tokens(int32_t count) {
   const int32_t tiles = large_num_tiles(count);
-  return tiles == 0 ? 8 : ((count + tiles - 1) / tiles + 7) / 8 * 8;
+  if (tiles <= 1) return count > 8 ? (count + 7) / 8 * 8 : 8;
+  const int32_t blocks = (count + kLargeBlockTokens - 1) / kLargeBlockTokens;
+  return (blocks + tiles - 1) / tiles * kLargeBlockTokens;
 }
 // Entries of a tile in the GEMMs' list. An entry is all of the matrix for tiles of two rows, half
 // of it for the others.

@@ -9,17 +9,19 @@
 
 namespace braid::kernels {
 
-// u of a row, and behind it v, for one step of 16 ranks: in MoeWorkspace::u, which is larger.
-inline constexpr int kLargeRecordElements = 64;
-static_assert(kLargeURowElements + kLargeVRowElements <= kLargeRecordElements);
-static_assert(kLargeRecordElements * 2 <= kURowFloats * 4);
+// u of all rows, and behind it v, for each step of 16 ranks: in MoeWorkspace::u, which is larger.
+static_assert((kLargeURowElements + kLargeVRowElements) * 2 <= kURowFloats * 4);
 
-__device__ __forceinline__ Bf16* large_u_of(const MoeLayerParams& p, int step, int row) {
+__device__ __forceinline__ Bf16* large_step_of(const MoeLayerParams& p, int step) {
   return reinterpret_cast<Bf16*>(p.workspace.u) +
-         (int64_t{step} * p.workspace.num_u_rows + row) * kLargeRecordElements;
+         int64_t{step} * p.workspace.num_u_rows * (kLargeURowElements + kLargeVRowElements);
+}
+__device__ __forceinline__ Bf16* large_u_of(const MoeLayerParams& p, int step, int row) {
+  return large_step_of(p, step) + int64_t{row} * kLargeURowElements;
 }
 __device__ __forceinline__ Bf16* large_v_of(const MoeLayerParams& p, int step, int row) {
-  return large_u_of(p, step, row) + kLargeURowElements;
+  return large_step_of(p, step) + int64_t{p.workspace.num_u_rows} * kLargeURowElements +
+         int64_t{row} * kLargeVRowElements;
 }
 // 16 ranks of one of the I / 64 parts of v, in MoeWorkspace::v.
 __device__ __forceinline__ float* large_v_part(const MoeLayerParams& p, int step, int row,
@@ -39,12 +41,30 @@ __device__ __forceinline__ T load_large_entry(const T* at) {
   return entry;
 }
 
-// One lane's part of a packed 16 x 16 fragment in global memory; the half form has 8 rows
-// (kHalfOf = 1) or 8 columns (kHalfOf = 2) and half the bytes.
+enum class LargeFactor { kExpandGateUp, kShrinkDown, kExpandDown };
+
+template <LargeFactor kFactor>
+__device__ __forceinline__ int large_rank(const MoeLargeRun& run) {
+  return kFactor == LargeFactor::kExpandGateUp ? run.rank_gate_up : run.rank_down;
+}
+// Of a row tile of 128 rows of B, or of 64 columns of down's A.
+template <LargeFactor kFactor>
+__device__ __forceinline__ const uint8_t* large_factor(const MoeLargeRun& run, int row_tile) {
+  const int rank = large_rank<kFactor>(run);
+  if constexpr (kFactor == LargeFactor::kShrinkDown)
+    return run.shrink_down + row_tile * down_shrink_tile_bytes(rank);
+  return (kFactor == LargeFactor::kExpandGateUp ? run.expand_gate_up : run.expand_down) +
+         row_tile * expand_tile_bytes(rank);
+}
+
+// One lane's part of a packed 16 x 16 fragment in shared memory; the half form has 8 rows
+// (kHalfOf = 1) or 8 columns (kHalfOf = 2) and half the bytes. As mma's B operand, its lower 8 rows
+// are {x, z}, the upper ones {y, w}.
 template <int kHalfOf>
-__device__ __forceinline__ uint4 load_large_factor(const uint8_t* fragment, bool whole, int lane) {
-  if (whole) return __ldg(reinterpret_cast<const uint4*>(fragment) + lane);
-  const uint2 half = __ldg(reinterpret_cast<const uint2*>(fragment) + lane);
+__device__ __forceinline__ uint4 load_large_fragment(const uint8_t* fragment, bool whole,
+                                                     int lane) {
+  if (whole) return *(reinterpret_cast<const uint4*>(fragment) + lane);
+  const uint2 half = *(reinterpret_cast<const uint2*>(fragment) + lane);
   if constexpr (kHalfOf == 1) return make_uint4(half.x, 0, half.y, 0);
   return make_uint4(half.x, half.y, 0, 0);
 }

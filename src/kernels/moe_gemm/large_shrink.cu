@@ -1,6 +1,5 @@
-// The shrinks of large batches: u = x A^T of every run by a CTA for 64 tokens, and v = h A^T from
-// the parts that gate_up has left. Both are left scaled, as BF16, in the order in which the GEMMs
-// read them.
+// The shrink of gate_up in large batches: u = x A^T of every run by a CTA for 64 tokens, left
+// scaled, as BF16, in the order in which the GEMM reads it.
 //
 // Sums are those of sm90_consumer.cuh: H is cut into four parts; where a slab has 32 rows or less,
 // even and odd steps of 16 columns have sums of their own.
@@ -263,32 +262,6 @@ __global__ __launch_bounds__(kThreads, 2) void moe_large_shrink_kernel(
   }
 }
 
-// A thread adds up four ranks of a pair's v over its parts, in their order.
-__global__ __launch_bounds__(kThreads) void moe_large_v_kernel(
-    const __grid_constant__ MoeLayerParams p) {
-  const int thread = blockIdx.x * kThreads + threadIdx.x, per_token = p.sizes.pairs_per_token();
-  const int pair = thread / 4, c = thread % 4, num_parts = p.sizes.moe_intermediate_size / 64;
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  if (pair >= p.num_tokens * per_token) return;
-  const int row = __ldcg(p.workspace.row_of_pair + pair);
-  const int slot = p.adapter_slot_of_token[pair / per_token];
-  if (row < 0 || slot < 0) return;
-  const int rank = p.adapters[slot].rank_down;
-  for (int step = 0; 16 * step < rank; ++step) {
-    const float* from = large_v_part(p, step, row, 0) + 2 * c;
-    float2 low = {}, high = {};
-#pragma unroll 8
-    for (int i = 0; i < num_parts; ++i, from += 16) {
-      const float2 a = __ldcg(reinterpret_cast<const float2*>(from));
-      const float2 b = __ldcg(reinterpret_cast<const float2*>(from + 8));
-      low.x += a.x, low.y += a.y, high.x += b.x, high.y += b.y;
-    }
-    *(reinterpret_cast<uint2*>(large_v_of(p, step, row)) + c) =
-        make_uint2(pack_bf16(low.x, low.y), pack_bf16(high.x, high.y));
-  }
-}
-
 }  // namespace
 
 void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
@@ -301,12 +274,6 @@ void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStrea
       "moe_large_shrink", moe_large_shrink_kernel,
       {.grid = dim3(2 * plan.num_sms), .cta = dim3(kThreads), .shared_bytes = sizeof(ShrinkShared)},
       stream, p);
-}
-
-void launch_large_v(const MoeLayerParams& p, const MoePlan&, CudaStream stream) {
-  const int pairs = p.num_tokens * p.sizes.pairs_per_token();
-  launch("moe_large_v", moe_large_v_kernel,
-         {.grid = dim3((4 * pairs + kThreads - 1) / kThreads), .cta = dim3(kThreads)}, stream, p);
 }
 
 }  // namespace braid::kernels

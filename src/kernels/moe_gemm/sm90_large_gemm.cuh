@@ -2,9 +2,12 @@
 
 // The two grouped GEMMs of large batches. docs/kernels/moe.md, "Large batches".
 //
-// Clusters of two CTAs, each two warpgroups that multiply. One thread of the first CTA loads for
-// both through rings of four stages of 128 columns. Grids are persistent; a cluster's first unit
-// goes by its number, then each takes the next that nobody has begun.
+// Clusters of two CTAs, each two warpgroups that multiply and a warp that loads, through a ring of
+// four stages: 128 columns each, then the factors of a unit's runs. Grids are persistent; a
+// cluster's first unit goes by its number, then each takes the next that nobody has begun.
+//
+// The kernels stay below some 7,300 instructions, beyond which ptxas 13.0 computes wgmma's
+// descriptors in every lane's registers (docs/kernels/moe.md, "Tried").
 
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
+#include "kernels/common/async_copy.cuh"
 #include "kernels/common/grid_dependency.cuh"
+#include "kernels/moe_gemm/large_lora.cuh"
 #include "kernels/moe_gemm/sm90_large_shared.cuh"
 #include "kernels/moe_routing/choose_experts.cuh"
 
@@ -29,54 +31,59 @@ class LargeProducer {
         depth_((Config::kGateUp ? p.sizes.hidden_size : p.sizes.moe_intermediate_size) / 128),
         row_tiles_(large_row_tiles<Config>(p.sizes)) {}
 
-  __device__ __forceinline__ void run() { return rank_ == 0 ? lead() : follow(); }
-
- private:
-  __device__ __forceinline__ void lead() {
-    const MoeWorkspace& w = p_.workspace;
-    const int per_entry = (row_tiles_ + 3) / 4;
-    const int num_units = __ldcg(&w.counts->num_other_tiles) * per_entry;
-    const int num_clusters = gridDim.x / Config::kCluster;
-    const auto claim = [&] {
-      return atomicAdd(Config::kGateUp ? &w.counts->next_gate_up : &w.counts->next_down, 1);
-    };
-    // A lane has one of the entry's four integers.
-    const auto entry_of = [&](int unit) {
-      const auto* entry = reinterpret_cast<const int32_t*>(w.other_tiles + unit / per_entry);
-      return unit < num_units ? __ldcg(entry + lane_ % 4) : 0;
-    };
-    int unit = blockIdx.x / Config::kCluster;
-    int entry = entry_of(unit);
-    int claimed = lane_ == 0 ? claim() : 0;
-    int next = num_clusters + __shfl_sync(kAllLanes, claimed, 0);
-#pragma unroll 1
-    while (unit < num_units) {
-      // Under way while this unit is loaded.
-      const int next_entry = entry_of(next);
-      if (lane_ == 0 && next < num_units) claimed = claim();
-      const int expert = __shfl_sync(kAllLanes, entry, 0);
-      const LargeUnit now = {.first_row = __shfl_sync(kAllLanes, entry, 1),
-                             .num_tokens = __shfl_sync(kAllLanes, entry, 2),
-                             .expert_group = expert + LargeUnit::kUnit * (unit % per_entry),
-                             .half_runs = __shfl_sync(kAllLanes, entry, 3)};
-      tell(now);
-      load_unit(now);
-      unit = next, entry = next_entry;
-      next = num_clusters + __shfl_sync(kAllLanes, claimed, 0);
-    }
-    tell({});
-    end();
-  }
-
-  __device__ __forceinline__ void follow() {
+  __device__ __forceinline__ void run() {
+    if (rank_ == 0) begin_choice();
 #pragma unroll 1
     while (true) {
-      mbarrier_wait(&shared_.mail_full[letter()], next_letter_ / kLetters % 2);
-      const LargeUnit unit = shared_.mail[letter()];
-      ++next_letter_;
-      if (unit.num_tokens == 0) return end();
+      const LargeUnit unit = rank_ == 0 ? choose() : read_letter();
+      if (unit.num_tokens == 0) break;
       load_unit(unit);
+      ++next_unit_;
     }
+    wait_empty();
+    if (lane_ == 0) {
+      shared_.unit[next_unit_ % Config::kUnits] = {};
+      mbarrier_arrive(&shared_.full[stage()]);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int per_entry() const { return (row_tiles_ + 3) / 4; }
+
+  __device__ __forceinline__ int claim() const {
+    MoeCounts* const counts = p_.workspace.counts;
+    return atomicAdd(Config::kGateUp ? &counts->next_gate_up : &counts->next_down, 1);
+  }
+  // A lane's one of the four integers of an entry.
+  __device__ __forceinline__ int entry_at(int i) const {
+    if (i >= num_units_) return 0;
+    const auto* const entry =
+        reinterpret_cast<const int32_t*>(p_.workspace.other_tiles + i / per_entry());
+    return __ldcg(entry + lane_ % 4);
+  }
+
+  __device__ __forceinline__ void begin_choice() {
+    num_units_ = __ldcg(&p_.workspace.counts->num_other_tiles) * per_entry();
+    unit_ = blockIdx.x / Config::kCluster;
+    entry_ = entry_at(unit_);
+    if (lane_ == 0) claimed_ = claim();
+  }
+  // What this cluster does next; it tells the other CTA.
+  __device__ __forceinline__ LargeUnit choose() {
+    LargeUnit unit = {};
+    if (unit_ < num_units_) {
+      unit = {.first_row = __shfl_sync(kAllLanes, entry_, 1),
+              .num_tokens = __shfl_sync(kAllLanes, entry_, 2),
+              .expert_group =
+                  __shfl_sync(kAllLanes, entry_, 0) + LargeUnit::kUnit * (unit_ % per_entry()),
+              .half_runs = __shfl_sync(kAllLanes, entry_, 3)};
+      // On their way while this unit is loaded.
+      unit_ = gridDim.x / Config::kCluster + __shfl_sync(kAllLanes, claimed_, 0);
+      entry_ = entry_at(unit_);
+      if (lane_ == 0 && unit_ < num_units_) claimed_ = claim();
+    }
+    tell(unit);
+    return unit;
   }
 
   // To the other CTA's loading warp.
@@ -89,6 +96,12 @@ class LargeProducer {
     }
     ++next_letter_;
   }
+  __device__ __forceinline__ LargeUnit read_letter() {
+    mbarrier_wait(&shared_.mail_full[letter()], next_letter_ / kLetters % 2);
+    const LargeUnit unit = shared_.mail[letter()];
+    ++next_letter_;
+    return unit;
+  }
 
   __device__ __forceinline__ int stage() const { return next_stage_ % Config::kStages; }
   __device__ __forceinline__ int letter() const { return next_letter_ % kLetters; }
@@ -96,19 +109,13 @@ class LargeProducer {
     // Of the parity that a new barrier has passed.
     mbarrier_wait(&shared_.empty[stage()], next_stage_ / Config::kStages % 2 ^ 1);
   }
-  __device__ __forceinline__ void end() {
-    wait_empty();
-    if (lane_ > 0) return;
-    shared_.unit[stage()] = {};
-    mbarrier_arrive(&shared_.full[stage()]);
-  }
-
   // What a lane copies in every stage of a unit, or in the first.
   struct Copy {
     const uint8_t* from = nullptr;
     int32_t step = 0;  // from one depth to the next; 0: only in the first
     uint32_t bytes = 0;
-    uint32_t to = 0;  // in the first stage
+    uint32_t to = 0;       // in the first stage of the ring
+    uint32_t to_step = 0;  // from one stage of the ring to the next
   };
 
   // Lane 0: half of the tokens' rows; 1: their scales; 2 and 3: weights; 4 and 5: their scales.
@@ -124,12 +131,14 @@ class LargeProducer {
       if (lane_ == 1) {
         copy.bytes = rank_ == 0 ? image.scale_bytes : 0;
         copy.to = shared_address(shared_.token_scales);
+        copy.to_step = Config::kTokenScaleBytes;
         return copy;
       }
       copy.from += image.scale_bytes + rank_ * first_half;
       copy.bytes = rank_ == 0 ? first_half : row_bytes - first_half;
-      copy.to = shared_address(shared_.stages) + (unit.two_rows() ? 2 : 1) * kWeightTileBytes +
-                rank_ * first_half;
+      copy.to =
+          shared_address(shared_.stages) + unit.rows() * kWeightTileBytes + rank_ * first_half;
+      copy.to_step = Config::kStageBytes;
       return copy;
     }
     const bool is_scale = lane_ >= 4;
@@ -141,36 +150,33 @@ class LargeProducer {
                 (is_scale ? depth_ * kWeightTileBytes : 0);
     copy.step = is_scale ? 0 : kWeightTileBytes;
     copy.bytes = is_scale ? weight_scale_bytes(depth_) : kWeightTileBytes;
-    copy.to = is_scale ? shared_address(shared_.weight_scales[0][i])
+    copy.to = is_scale ? shared_address(shared_.weight_scales[next_unit_ % Config::kUnits][i])
                        : shared_address(shared_.stages) + i * kWeightTileBytes;
+    copy.to_step = is_scale ? 0 : Config::kStageBytes;
     return copy;
-  }
-  __device__ __forceinline__ int stage_bytes_of_lane() const {
-    return lane_ == 1   ? Config::kTokenScaleBytes
-           : lane_ >= 4 ? 2 * Config::kWeightScaleBytes
-                        : Config::kStageBytes;
   }
 
   __device__ __forceinline__ void load_unit(const LargeUnit& unit) {
     // There may be row tiles for some warpgroups only.
-    const int num_tiles = max(0, min(unit.two_rows() ? 2 : 1, row_tiles_ - unit.row_tile(rank_)));
+    const int num_tiles = max(0, min(unit.rows(), row_tiles_ - unit.row_tile(rank_)));
     Copy copy = copy_of_lane(unit, num_tiles);
+    if constexpr (Config::kLora) ask_for_runs(unit, 0);
     const uint32_t bytes =
         activation_image(0, unit.num_tokens, 1, Config::kScaleGroups).depth_bytes +
         num_tiles * kWeightTileBytes;
     // A small tile is likely to be its expert's only one.
     const CachePolicy policy =
-        lane_ < 2 || !unit.two_rows() ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
+        lane_ < 2 || unit.rows() == 1 ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
 #pragma unroll 1
     for (int k = 0; k < depth_; ++k) {
       wait_empty();
       uint64_t* const full = &shared_.full[stage()];
       if (lane_ == 0) {
-        if (k == 0) shared_.unit[stage()] = unit;
+        if (k == 0) shared_.unit[next_unit_ % Config::kUnits] = unit;
         mbarrier_arrive_expect(full, bytes + (k == 0 ? num_tiles * weight_scale_bytes(depth_) : 0));
       }
       if (copy.bytes > 0) {
-        const uint32_t to = copy.to + stage() * stage_bytes_of_lane();
+        const uint32_t to = copy.to + stage() * copy.to_step;
         if (lane_ < 2) {
           bulk_copy_to_ctas(to, copy.from, copy.bytes, full, kBoth, policy);
         } else {
@@ -182,6 +188,105 @@ class LargeProducer {
       __syncwarp();
       ++next_stage_;
     }
+    if constexpr (Config::kLora) {
+      if (unit.num_runs() == 0) return;
+      load_factors<Config::kGateUp ? LargeFactor::kExpandGateUp : LargeFactor::kExpandDown>(
+          unit, num_tiles);
+      if constexpr (Config::kGateUp) load_factors<LargeFactor::kShrinkDown>(unit, num_tiles);
+    }
+  }
+
+  // Runs of a group of 32 into shared memory: asked for long before they are needed.
+  __device__ __forceinline__ void ask_for_runs(const LargeUnit& unit, int group) {
+    constexpr int kPieces = sizeof(MoeLargeRun) / 16;
+    const auto* const from =
+        reinterpret_cast<const uint4*>(p_.workspace.large_runs + unit.first_row + 32 * group);
+    const int pieces = min(32, unit.num_runs() - 32 * group) * kPieces;
+    group_of_runs_ = group;
+    __syncwarp();  // what lay there has been read
+#pragma unroll 1
+    for (int i = lane_; i < pieces; i += 32)
+      async_copy_16(shared_address(shared_.runs) + 16 * i, from + i, true);
+    async_copy_commit();
+  }
+  __device__ __forceinline__ void wait_for_runs(const LargeUnit& unit, int group) {
+    if (group_of_runs_ != group) ask_for_runs(unit, group);
+    async_copy_wait<0>();
+    __syncwarp();
+  }
+
+  // The stages of a factor: those of each step of ranks of 32 runs, then of the next 32. The last
+  // one says so, and may be empty.
+  template <LargeFactor kFactor>
+  __device__ __forceinline__ void load_factors(const LargeUnit& unit, int num_tiles) {
+    const int num_groups = (unit.num_runs() + 31) / 32;
+#pragma unroll 1
+    for (int group = 0; group < num_groups; ++group) {
+      wait_for_runs(unit, group);
+      const int rank =
+          32 * group + lane_ < unit.num_runs() ? large_rank<kFactor>(shared_.runs[lane_]) : 0;
+      const int num_steps =
+          max(group == num_groups - 1 ? 1 : 0, rank_steps(__reduce_max_sync(kAllLanes, rank)));
+#pragma unroll 1
+      for (int step = 0; step < num_steps; ++step) {
+        const unsigned has = __ballot_sync(kAllLanes, rank > 16 * step);
+        const int num_cells = __popc(has), my_cell = __popc(has & ((1u << lane_) - 1));
+        const int per_stage = Config::kFactors / unit.rows();
+        int first = 0;
+        do {
+          load_factor_stage<kFactor>(
+              unit, num_tiles, step, rank > 16 * step ? my_cell - first : -1,
+              min(per_stage, num_cells - first),
+              group == num_groups - 1 && step == num_steps - 1 && first + per_stage >= num_cells);
+          first += per_stage;
+        } while (first < num_cells);
+      }
+    }
+  }
+
+  // `my_cell` is where the lane's run comes in this stage, if it does.
+  template <LargeFactor kFactor>
+  __device__ __forceinline__ void load_factor_stage(const LargeUnit& unit, int num_tiles, int step,
+                                                    int my_cell, int num_cells, bool is_last) {
+    constexpr bool kExpand = kFactor != LargeFactor::kShrinkDown;
+    constexpr int kCellBytes = kExpand ? kExpandStepBytes : kDownShrinkStepBytes;
+    const bool mine = my_cell >= 0 && my_cell < num_cells;
+    const MoeLargeRun& run = shared_.runs[lane_];
+    const int width = mine ? step_width(large_rank<kFactor>(run), step) : 0;
+    const uint32_t factor_bytes = kCellBytes / 16 * width;
+    const uint32_t rank_bytes = kExpand ? unit.num_tokens * Config::kRankBytes : 0;
+    wait_empty();
+    uint64_t* const full = &shared_.full[stage()];
+    LargeFactors<Config>& header = shared_.factors[stage()];
+    if (mine) {
+      header.cells[my_cell] = {
+          .begin = run.begin, .end = run.end, .is_half = width < 16, .scaling = run.scaling_down};
+    }
+    const uint32_t bytes =
+        rank_bytes + __reduce_add_sync(kAllLanes, mine ? num_tiles * factor_bytes : 0);
+    if (lane_ == 0) {
+      header.num_cells = num_cells, header.step = step, header.is_last = is_last;
+      mbarrier_arrive_expect(full, bytes);
+      if constexpr (kExpand) {
+        bulk_copy(shared_.stages[stage()],
+                  Config::kGateUp ? large_u_of(p_, step, unit.first_row)
+                                  : large_v_of(p_, step, unit.first_row),
+                  rank_bytes, full, CachePolicy::kEvictLast);
+      }
+    }
+    if (mine) {
+      const uint8_t* const from =
+          large_factor<kFactor>(run, unit.row_tile(rank_)) + int64_t{step} * kCellBytes;
+      const int64_t from_step = large_factor<kFactor>(run, 1) - large_factor<kFactor>(run, 0);
+      uint8_t* const to = shared_.stages[stage()] + (kExpand ? Config::kFactorsAt : 0);
+#pragma unroll 1
+      for (int i = 0; i < num_tiles; ++i) {
+        bulk_copy(to + (my_cell * unit.rows() + i) * kCellBytes, from + i * from_step, factor_bytes,
+                  full, CachePolicy::kEvictLast);
+      }
+    }
+    __syncwarp();
+    ++next_stage_;
   }
 
   static constexpr int kLetters = 2 * Config::kStages;
@@ -192,7 +297,12 @@ class LargeProducer {
   int lane_, rank_;
   int depth_, row_tiles_;
   uint32_t next_stage_ = 0;  // of all that there have been
+  uint32_t next_unit_ = 0;
   uint32_t next_letter_ = 0;
+  [[maybe_unused]] int group_of_runs_ = 0;
+  // Of the cluster's first CTA: units in all, the next one and its entry, and what lane 0 has been
+  // told to take then.
+  int num_units_ = 0, unit_ = 0, entry_ = 0, claimed_ = 0;
 };
 
 }  // namespace braid::kernels

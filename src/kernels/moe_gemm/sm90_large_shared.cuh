@@ -2,7 +2,6 @@
 
 // Shared memory of the GEMMs of large batches, and what CTAs of a cluster do to each other's.
 
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/common/bulk_copy.cuh"
@@ -24,23 +23,39 @@ struct LargeConfig {
   static constexpr int kLoaderRegisters = 40;
   static constexpr int kCluster = 2;
   static constexpr int kStages = 4;
-  static constexpr int kTileRows = 128;                 // of weights, for one warpgroup
   static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
 
   // A stage is 128 columns: one tile of weights and up to 256 tokens, or two tiles and 128 tokens.
   static constexpr int kStageBytes = 3 * kWeightTileBytes;
-  static constexpr int kWeightScaleBytes = 512;  // of a tile, all of its depth: in the first stage
+  static constexpr int kWeightScaleBytes = 512;  // of a tile, all of its depth
   static constexpr int kTokenScaleBytes = kLargeTileTokens * 4 * kScaleGroups;
-  // h or outputs of a warpgroup on their way out.
-  static constexpr int kHStride = 64 * 2 + 16;  // bytes a token
-  static constexpr int kHTokens = 32;           // at a time
-  static constexpr int kOutStride = 64 + 16;    // of a warp, bytes a token
-  static constexpr int kOutBytes = kGateUp ? kHTokens * kHStride : 4 * 8 * kOutStride;
-  // u or v of a step of ranks, which are there before.
+  // Units of which something lies in shared memory: where each is one stage long, all that are
+  // under way and the one that is being multiplied.
+  static constexpr int kUnits = kStages + 1;
+  // Outputs of a warp on their way out: 16 tokens, 64 of each.
+  static constexpr int kOutStride = 64 * 2 + 16;
+
+  // A stage of factors: u or v of a step of ranks of all tokens, then B of some runs; or A of down
+  // of some runs alone.
   static constexpr int kRankBytes = kGateUp ? 2 * kLargeURowElements : 2 * kLargeVRowElements;
-  static constexpr int kScratchBytes =
-      kLora ? std::max(kOutBytes, kLargeHalfTokens* kRankBytes) : kOutBytes;
-  static constexpr int kRuns = kLora ? 8 : 1;  // of a tile, that lie in shared memory
+  static constexpr int kFactorsAt = kLargeTileTokens * kRankBytes;  // of B
+  static constexpr int kFactors = 8;  // in a stage, those of both row tiles of small token tiles
+  static_assert(kFactorsAt + kFactors * kExpandStepBytes <= kStageBytes);
+};
+
+// The tokens of a run in a stage of factors, and which half of a step of 16 ranks there is.
+struct LargeCell {
+  int32_t begin;  // in the tile
+  int32_t end;
+  int32_t is_half;
+  float scaling;  // of down's A
+};
+template <class Config>
+struct LargeFactors {
+  int32_t num_cells;
+  int32_t step;
+  int32_t is_last;  // of the unit's stages of this kind
+  LargeCell cells[Config::kFactors];
 };
 
 // What a cluster does next: an entry of the list, and the group of four row tiles of the matrix.
@@ -54,27 +69,24 @@ struct alignas(16) LargeUnit {
 
   __device__ int expert() const { return expert_group % kUnit; }
   __device__ int num_runs() const { return half_runs % kUnit; }
-  // Small tiles: each warpgroup has a row tile of its own.
-  __device__ bool two_rows() const { return num_tokens <= kLargeHalfTokens; }
-  // Of a CTA's first warpgroup.
+  // Row tiles of a CTA: in small tiles each warpgroup has its own.
+  __device__ int rows() const { return num_tokens <= kLargeHalfTokens ? 2 : 1; }
+  // The first of them.
   __device__ int row_tile(int rank) const {
-    return 4 * (expert_group / kUnit) + 2 * (half_runs / kUnit) + (two_rows() ? 2 : 1) * rank;
+    return 4 * (expert_group / kUnit) + 2 * (half_runs / kUnit) + rows() * rank;
   }
 };
 
 template <class Config>
 struct alignas(1024) LargeShared {
   uint8_t stages[Config::kStages][Config::kStageBytes];
-  alignas(128) uint8_t weight_scales[Config::kStages][2][Config::kWeightScaleBytes];
   alignas(128) uint8_t token_scales[Config::kStages][Config::kTokenScaleBytes];
-  LargeUnit unit[Config::kStages];                           // comes with its first stage
-  LargeUnit my_unit[2];                                      // what the warpgroups do
-  float my_weight_scales[2][Config::kWeightScaleBytes / 4];  // of the warpgroups' tiles
-  // Of weights times those of tokens: [tokens, gate and up] or [scale groups, tokens]; of two
-  // stages in turn.
-  alignas(16) float scales[2][2][2 * kLargeHalfTokens];
-  alignas(16) uint8_t scratch[2][Config::kScratchBytes];
-  MoeLargeRun runs[2][Config::kRuns];
+  // These two come with a unit's first stage.
+  alignas(128) uint8_t weight_scales[Config::kUnits][2][Config::kWeightScaleBytes];
+  LargeUnit unit[Config::kUnits];
+  alignas(16) uint8_t out[Config::kGateUp ? 1 : Config::kConsumerWarps][16 * Config::kOutStride];
+  MoeLargeRun runs[Config::kLora ? 32 : 1];  // of the unit that is being loaded
+  LargeFactors<Config> factors[Config::kLora ? Config::kStages : 1];
   uint64_t full[Config::kStages];
   uint64_t empty[Config::kStages];  // in both CTAs
   // What the first CTA has chosen, for the second. It is never further ahead than the ring is long.

@@ -12,22 +12,36 @@ namespace {
 
 // --- choose experts; order tokens by adapter ---
 
-// One CTA: token_order, slot_of_token and slot_begin, tokens of no adapter first. A warp has
-// neighbouring tokens, so that only its counts have to be added up. `count` is [warps, S + 1].
+// One CTA: token_order and slot_begin, tokens of no adapter first. A warp has neighbouring tokens,
+// so that only its counts have to be added up. `count` is [warps, S + 1].
 __device__ void order_by_adapter(const MoeLayerParams& p, const RoutingScratch& s, int32_t* count) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, num_keys = p.num_slots + 1;
   const int per_warp = (p.num_tokens + 32 * kRoutingWarps - 1) / (32 * kRoutingWarps) * 32;
   const int begin = warp * per_warp, end = min(p.num_tokens, begin + per_warp);
   int32_t* const mine = count + warp * num_keys;
+  // Calls body(token, key, lanes with the same key) for 32 tokens after the other; a key below 0 is
+  // no token. The keys of several come at a time.
+  const auto for_tokens = [&](auto body) {
+    constexpr int kBatch = 4;
+    for (int first = begin + lane; first < begin + per_warp; first += 32 * kBatch) {
+      int key[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int t = first + 32 * i;
+        key[i] = t < end ? p.adapter_slot_of_token[t] + 1 : -1;
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        body(first + 32 * i, key[i], __match_any_sync(kAllLanes, key[i]));
+        __syncwarp();
+      }
+    }
+  };
   for (int i = threadIdx.x; i < kRoutingWarps * num_keys; i += kRoutingThreads) count[i] = 0;
   __syncthreads();
-  for (int first = begin; first < end; first += 32) {
-    const int t = first + lane;
-    const int key = t < end ? p.adapter_slot_of_token[t] + 1 : -1;
-    const unsigned peers = __match_any_sync(kAllLanes, key);
+  for_tokens([&](int, int key, unsigned peers) {
     if (key >= 0 && lane == __ffs(peers) - 1) mine[key] += __popc(peers);
-    __syncwarp();
-  }
+  });
   __syncthreads();
   __shared__ int32_t of_warp[kRoutingWarps];
   int32_t before = 0, total;
@@ -39,29 +53,28 @@ __device__ void order_by_adapter(const MoeLayerParams& p, const RoutingScratch& 
     int at = before + scan_exclusive(sum, &total, of_warp);
     before += total;
     if (k >= num_keys) continue;
-    s.slot_begin[k] = at;
     for (int w = 0; w < kRoutingWarps; ++w) {
       const int of_warp = count[w * num_keys + k];
       count[w * num_keys + k] = at;
       at += of_warp;
     }
   }
-  if (threadIdx.x == 0) s.slot_begin[num_keys] = p.num_tokens;
   __syncthreads();
-  for (int first = begin; first < end; first += 32) {
-    const int t = first + lane;
-    const int key = t < end ? p.adapter_slot_of_token[t] + 1 : -1;
-    const unsigned peers = __match_any_sync(kAllLanes, key);
+  // Which tokens have which adapter does not come from the previous kernel, but their order may
+  // still be read.
+  wait_for_previous_kernel();
+  for (int k = threadIdx.x; k <= num_keys; k += kRoutingThreads)
+    s.slot_begin[k] = k < num_keys ? count[k] : p.num_tokens;
+  __syncthreads();
+  for_tokens([&](int t, int key, unsigned peers) {
     const int at = key >= 0 ? mine[key] : 0;
     __syncwarp();
-    if (key >= 0) {
-      const int order = at + __popc(peers & ((1u << lane) - 1));
-      s.token_order[order] = t;
-      p.workspace.token_of_row[p.workspace.max_rows + order] = t;
-      if (lane == __ffs(peers) - 1) mine[key] = at + __popc(peers);
-    }
-    __syncwarp();
-  }
+    if (key < 0) return;
+    const int order = at + __popc(peers & ((1u << lane) - 1));
+    s.token_order[order] = t;
+    p.workspace.token_of_row[p.workspace.max_rows + order] = t;
+    if (lane == __ffs(peers) - 1) mine[key] = at + __popc(peers);
+  });
 }
 
 __device__ RoutingScratch scratch_of(const MoeLayerParams& p) {
@@ -78,9 +91,9 @@ __global__ __launch_bounds__(kRoutingThreads) void moe_large_route_kernel(
   const RoutingScratch s = scratch_of(p);
   extern __shared__ __align__(16) int32_t count[];
   let_next_kernel_start();
-  wait_for_previous_kernel();
   const int num_routers = gridDim.x - (p.adapters != nullptr);
   if (blockIdx.x == num_routers) return order_by_adapter(p, s, count);
+  wait_for_previous_kernel();
   for (int t = warp * num_routers + blockIdx.x; t < p.num_tokens;
        t += num_routers * kRoutingWarps) {
     int expert;
