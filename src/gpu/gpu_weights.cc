@@ -265,10 +265,13 @@ class Loader {
     for (int32_t i = 0; i < 3 * config_.num_experts; ++i) count_one();
     const kernels::MoeSizes& sizes = weights_.moe;
     const uint64_t seed = *options_.random_experts + 2 * static_cast<uint64_t>(layer);
-    kernels::fill_moe_weights(to.gate_up.as<uint8_t>(), static_cast<int64_t>(to.gate_up.bytes()),
-                              sizes.hidden_size / 128, seed, stream_.get());
-    kernels::fill_moe_weights(to.down.as<uint8_t>(), static_cast<int64_t>(to.down.bytes()),
-                              sizes.moe_intermediate_size / 128, seed + 1, stream_.get());
+    const auto fill = [&](const DeviceBuffer& matrices, int32_t columns, uint64_t its_seed) {
+      kernels::fill_moe_weights(sizes.weight_format, matrices.as<uint8_t>(),
+                                static_cast<int64_t>(matrices.bytes()), columns, its_seed,
+                                stream_.get());
+    };
+    fill(to.gate_up, sizes.hidden_size, seed);
+    fill(to.down, sizes.moe_intermediate_size, seed + 1);
     stream_.wait();
     return {};
   }

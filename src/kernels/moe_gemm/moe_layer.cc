@@ -8,8 +8,10 @@
 
 #include "base/check.h"
 #include "kernels/common/fork_join.h"
+#include "kernels/moe_gemm/format_gemm.h"
 #include "kernels/moe_gemm/large_batch.h"
 #include "kernels/moe_gemm/layout.h"
+#include "kernels/moe_gemm/pack.h"
 #include "kernels/moe_lora/moe_lora.h"
 #include "kernels/moe_routing/routing_scratch.h"
 
@@ -45,8 +47,8 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   take(w.sort_scratch, routing_scratch_ints(static_cast<int32_t>(pairs), max_tokens, w.max_rows,
                                             sizes.all_experts(), num_slots));
   take(w.key_counts, int64_t{kLargeChunks} * sizes.all_experts());
-  take(w.x_image, rows * (hidden / 128) * kActivationRowBytes);
-  take(w.h_image, rows * (width / 128) * kActivationRowBytes);
+  take(w.x_image, rows * image_row_bytes(sizes.weight_format, sizes.hidden_size));
+  take(w.h_image, rows * image_row_bytes(sizes.weight_format, sizes.moe_intermediate_size));
   take(w.pair_out, rows * hidden);
   const int64_t steps = rank_steps(max_rank), slabs = (2 * max_rank + 63) / 64;
   if (lora_plan == MoeLoraPlan::kFused) {
@@ -99,6 +101,7 @@ constexpr MeasuredPlan kMeasuredPlans[] = {
 };
 
 MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes, int32_t num_tokens) {
+  if (sizes.weight_format != WeightFormat::kFp8Block128) return MoeLoraPlan::kFused;
   for (const MeasuredPlan& row : kMeasuredPlans) {
     if (sizes.hidden_size >= row.min_hidden_size && sizes.moe_intermediate_size >= row.min_width &&
         num_tokens <= row.max_tokens)
@@ -118,10 +121,11 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   const bool apart = with_adapters && !fused_lora;
   const int32_t num_side_ctas =
       with_adapters && lora_plan == MoeLoraPlan::kTwoStream ? kSideCtas * num_sms / 132 : 0;
-  if (!apart && num_tokens > kLargeBatchTokens)
+  const bool is_fp8 = sizes.weight_format == WeightFormat::kFp8Block128;
+  if (is_fp8 && !apart && num_tokens > kLargeBatchTokens)
     return {.num_sms = num_sms, .lora_plan = lora_plan, .large_batch = true};
   // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
-  if (!apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
+  if (is_fp8 && !apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
     return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
   // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
   const double miss =
@@ -133,7 +137,7 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
           : std::min({(2 * num_sms - num_side_ctas) / (sizes.moe_intermediate_size / 64),
                       sizes.num_experts, kMaxGuessedExperts});
   constexpr double kPrefetchBytes = 16e6;
-  const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
+  const double expert_bytes = static_cast<double>(expert_gate_up_bytes(sizes));
   // Before so many tokens it only makes the lists and x wait.
   const int32_t prefetched = miss > 0.5 || num_tokens <= 128
                                  ? 0
@@ -181,7 +185,9 @@ std::string to_string(const MoePlan& plan) {
 std::string why_unsupported(const MoeLayerParams& p) {
   const MoeSizes& s = p.sizes;
   if (p.num_tokens < 0) return fmt::format("num_tokens = {}, need 0 or more", p.num_tokens);
-  // A lane of a consumer warp keeps the scales of two stages of 128 columns.
+  if (s.weight_format == WeightFormat::kF32)
+    return "weight_format = f32, need fp8_block128, bf16 or nvfp4";
+  // A lane of a consumer warp keeps the FP8 scales of two stages of 128 columns.
   const auto is_depth = [](int32_t n) { return n >= 128 && n <= 64 * 128 && n % 128 == 0; };
   if (!is_depth(s.hidden_size))
     return fmt::format("hidden_size = {}, need a multiple of 128 up to 8192", s.hidden_size);
@@ -233,6 +239,11 @@ std::string why_unsupported(const MoeLayerParams& p) {
 
 std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
   const bool apart = lora_is_apart(p, plan);
+  if (p.sizes.weight_format != WeightFormat::kFp8Block128 &&
+      (apart || plan.small_batch || plan.large_batch)) {
+    return fmt::format("weight_format = {} with {}, need fp8_block128", name(p.sizes.weight_format),
+                       apart ? "LoRA plan " + to_string(plan.lora_plan) : to_string(plan));
+  }
   if (p.adapters != nullptr && !apart && p.sizes.moe_intermediate_size > kFusedLoraWidth) {
     return fmt::format("moe_intermediate_size = {} with LoRA plan fused, need at most {}",
                        p.sizes.moe_intermediate_size, kFusedLoraWidth);
@@ -266,6 +277,20 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
 
 namespace {
 
+template <MoeGemm kGemm>
+void launch_gemm_of_format(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  switch (p.sizes.weight_format) {
+    case WeightFormat::kFp8Block128:
+      return launch_format_gemm<kGemm, WeightFormat::kFp8Block128>(p, plan, stream);
+    case WeightFormat::kBf16:
+      return launch_format_gemm<kGemm, WeightFormat::kBf16>(p, plan, stream);
+    case WeightFormat::kNvfp4:
+      return launch_format_gemm<kGemm, WeightFormat::kNvfp4>(p, plan, stream);
+    default:
+      BRAID_UNREACHABLE(static_cast<int>(p.sizes.weight_format));
+  }
+}
+
 void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
   const bool with_adapters = p.adapters != nullptr;
   launch_large_routing(p, plan, stream);
@@ -277,6 +302,15 @@ void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream
 }
 
 }  // namespace
+
+void launch_moe_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  lora_is_apart(p, plan) ? launch_raw_gate_up(p, plan, stream)
+                         : launch_gemm_of_format<MoeGemm::kGateUp>(p, plan, stream);
+}
+
+void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  launch_gemm_of_format<MoeGemm::kDown>(p, plan, stream);
+}
 
 void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream,
                       const SideStream& side) {
