@@ -264,13 +264,10 @@ kernels::MoePlan make_plan(const LayerOptions& options, const MoeSizes& sizes, i
   if (options.tile_tokens > 0) plan.tile_tokens = options.tile_tokens, plan.large_batch = false;
   if (options.prefetch >= 0) plan.num_prefetched_experts = options.prefetch;
   if (options.guess >= 0) plan.num_guessed_experts = options.guess;
-  if (options.side_ctas >= 0 && plan.num_side_ctas > 0) {
-    plan.num_side_ctas = options.side_ctas;
-    // A guessed tile is its CTA's.
-    const int32_t ctas = 2 * num_sms - options.side_ctas;
-    plan.num_guessed_experts =
-        std::min(plan.num_guessed_experts, ctas / (sizes.moe_intermediate_size / 64));
-  }
+  if (options.side_ctas >= 0 && plan.num_side_ctas > 0) plan.num_side_ctas = options.side_ctas;
+  // A guessed tile is its CTA's.
+  plan.num_guessed_experts = std::min(
+      plan.num_guessed_experts, kernels::most_guessed_experts(sizes, plan, arm.num_adapters > 0));
   if (tokens > options.small_batch) plan.small_batch = false;
   return plan;
 }

@@ -243,6 +243,9 @@ kernels::MoePlan LayerProblem::plan(bool with_lora) const {
       kernels::plan_moe_layer(shape.sizes, shape.num_tokens, with_lora && !loras_.empty(),
                               device_facts().num_sms, lora_plan);
   if (tile_tokens != 0) plan.tile_tokens = tile_tokens, plan.large_batch = false;
+  plan.num_guessed_experts =
+      std::min(plan.num_guessed_experts,
+               kernels::most_guessed_experts(shape.sizes, plan, with_lora && !loras_.empty()));
   if (small_batch) plan.small_batch = true;
   return plan;
 }

@@ -127,37 +127,43 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
   if (is_fp8 && !apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
     return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
-  // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
-  const double miss =
-      std::pow(1.0 - static_cast<double>(sizes.top_k) / sizes.num_experts, num_tokens);
-  // Larger ones are routed by three kernels, and there is no time to guess in.
-  const int32_t guessed =
-      num_tokens > 256 || miss > 0.4
-          ? 0
-          : std::min({(2 * num_sms - num_side_ctas) / (sizes.moe_intermediate_size / 64),
-                      sizes.num_experts, kMaxGuessedExperts});
-  constexpr double kPrefetchBytes = 16e6;
-  const double expert_bytes = static_cast<double>(expert_gate_up_bytes(sizes));
-  // Before so many tokens it only makes the lists and x wait.
-  const int32_t prefetched = miss > 0.5 || num_tokens <= 128
-                                 ? 0
-                                 : std::min(sizes.num_experts - guessed,
-                                            static_cast<int32_t>(kPrefetchBytes / expert_bytes));
   // No expert has more tokens than the batch; a wider tile only costs registers and time.
   int32_t tile = 64;
   if (num_tokens <= 8) {
     tile = 8;
-  } else if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) {
+  } else if (num_tokens <= 32 ||
+             (fused_lora && (num_tokens <= 128 || sizes.weight_format == WeightFormat::kNvfp4))) {
     tile = 16;
   } else if (num_tokens <= 256 || with_adapters) {
     tile = 32;
   }
-  return {.tile_tokens = tile,
-          .num_sms = num_sms,
-          .num_guessed_experts = guessed,
-          .num_prefetched_experts = prefetched,
-          .lora_plan = lora_plan,
-          .num_side_ctas = num_side_ctas};
+  MoePlan plan = {.tile_tokens = tile,
+                  .num_sms = num_sms,
+                  .lora_plan = lora_plan,
+                  .num_side_ctas = num_side_ctas};
+  // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
+  const double miss =
+      std::pow(1.0 - static_cast<double>(sizes.top_k) / sizes.num_experts, num_tokens);
+  // Larger ones are routed by three kernels, and there is no time to guess in.
+  if (num_tokens <= 256 && miss <= 0.4)
+    plan.num_guessed_experts = most_guessed_experts(sizes, plan, with_adapters);
+  constexpr double kPrefetchBytes = 16e6;
+  const double expert_bytes = static_cast<double>(expert_gate_up_bytes(sizes));
+  // Before so many tokens it only makes the lists and x wait.
+  if (num_tokens > 128 && miss <= 0.5) {
+    plan.num_prefetched_experts = std::min(sizes.num_experts - plan.num_guessed_experts,
+                                           static_cast<int32_t>(kPrefetchBytes / expert_bytes));
+  }
+  return plan;
+}
+
+int32_t most_guessed_experts(const MoeSizes& sizes, const MoePlan& plan, bool with_adapters) {
+  const bool fused_lora = with_adapters && plan.lora_plan == MoeLoraPlan::kFused;
+  const int32_t num_ctas =
+      plan.num_sms * gemm_ctas_per_sm(sizes.weight_format, plan.tile_tokens, fused_lora) -
+      plan.num_side_ctas;
+  return std::min(
+      {num_ctas / (sizes.moe_intermediate_size / 64), sizes.num_experts, kMaxGuessedExperts});
 }
 
 std::string to_string(MoeLoraPlan plan) {
@@ -262,6 +268,11 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
       apart != (p.workspace.gate_up != nullptr)) {
     return fmt::format("LoRA plan {}, the workspace is for {}", to_string(plan.lora_plan),
                        apart ? "fused" : "two-stream and serial");
+  }
+  const int32_t most_guessed = most_guessed_experts(p.sizes, plan, p.adapters != nullptr);
+  if (plan.num_guessed_experts > most_guessed) {
+    return fmt::format("num_guessed_experts = {}, need at most {}", plan.num_guessed_experts,
+                       most_guessed);
   }
   if (!plan.small_batch) return "";
   if (p.num_tokens > kSmallBatchTokens) {

@@ -248,6 +248,9 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                        int32_t num_sms, std::optional<MoeLoraPlan> lora_plan = {});
 
+// What num_guessed_experts of the plan may be: each tile of theirs is that of one CTA.
+int32_t most_guessed_experts(const MoeSizes& sizes, const MoePlan& plan, bool with_adapters);
+
 // "tile 16, 33 experts guessed, 7 prefetched": for people, without the LoRA plan.
 std::string to_string(const MoePlan& plan);
 // "fused", "two-stream", "serial".

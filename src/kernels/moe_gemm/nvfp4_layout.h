@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// How NVFP4 weights lie so that a lane decodes its wgmma fragments with one operation a weight.
+// How NVFP4 weights lie so that a lane decodes its mma fragments with one operation a weight.
 namespace braid::kernels {
 
 // A block is 128 rows by 128 columns: codes by [64 rows, 64 columns, warp, lane], 16 bytes each, 8
@@ -22,13 +22,13 @@ constexpr int32_t nvfp4_place(int32_t column) {
 
 // Codes become BF16 by bits: sign, exponent and mantissa of e2m1 stand at bits 15, 8, 7 and 6 of a
 // 16-bit half, and what that makes is the weight times 2^-126. Two words, of 8 rows and 64 columns,
-// hold eight registers, one for each i of 0..7 (or 8..15): three in each, rotated, and the last two
-// in the bits that are left.
+// hold eight registers, one for each i of 0..7 (or 8..15): three in each, rotated by 0, 6 and 12
+// bits, and the last two in the bits that are left, put together and rotated by 2 and 8.
 inline constexpr uint32_t kNvfp4CodeMask = 0x81C081C0;
-constexpr int32_t nvfp4_rotation(int32_t i) { return 6 * i; }  // of three
-inline constexpr uint32_t kNvfp4LeftMask = 0x60306030;         // bits left in a word
+constexpr int32_t nvfp4_rotation(int32_t i) { return 6 * i; }
+inline constexpr uint32_t kNvfp4LeftMask = 0x60306030;  // bits left in a word
 inline constexpr int32_t kNvfp4LeftRotation = 2;  // brings the second word's beside the first's
-constexpr int32_t nvfp4_left_rotation(int32_t i) { return 2 + 6 * i; }  // of two
+constexpr int32_t nvfp4_left_rotation(int32_t i) { return 2 + 6 * i; }
 
 // Scales: an e4m3 code at bits 10 to 4 of a half is the scale times 2^-120; that of the lower 8
 // rows stands 8 bits below, rotated.

@@ -10,10 +10,10 @@
 #include <cstdint>
 
 #include "kernels/common/counter.cuh"
+#include "kernels/common/matrix_move.cuh"
 #include "kernels/common/mma.cuh"
 #include "kernels/common/quantize_128.cuh"
 #include "kernels/common/wgmma.cuh"
-#include "kernels/common/wgmma_registers.cuh"
 #include "kernels/moe_gemm/sm90_nvfp4.cuh"
 #include "kernels/moe_gemm/sm90_producer.cuh"
 
@@ -192,8 +192,9 @@ class Consumer {
   }
 
   __device__ __forceinline__ void weight_tile() {
-    const int columns = Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size;
-    const int num_stages = Config::num_stages(columns);
+    const int num_stages =
+        (Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size) /
+        Config::kStageColumns;
     ring_.wait_full();
     first_row_ = ring_.header().first_row;
     num_tokens_ = ring_.header().num_tokens;
@@ -239,14 +240,14 @@ class Consumer {
         const float2 from = k < 32 ? my_scales[0] : my_scales[1];
         multiply_fp8(k, make_float2(__shfl_sync(kAllLanes, from.x, k % 32),
                                     __shfl_sync(kAllLanes, from.y, k % 32)));
-      } else if constexpr (Config::kFormat == WeightFormat::kNvfp4) {
-        multiply_nvfp4(min(Config::kStageColumns, columns - k * Config::kStageColumns) / 128);
+      } else if constexpr (Config::kNvfp4) {
+        multiply_nvfp4((num_tokens_ + 7) / 8 * 8 * 128, swizzled(lane_ % 8, lane_ / 8 * 16));
       } else {
         multiply_bf16();
       }
       ring_.release(lane_);
     }
-    if constexpr (Config::kFormat == WeightFormat::kNvfp4) {
+    if constexpr (Config::kNvfp4) {
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -365,33 +366,35 @@ class Consumer {
     wgmma_wait<0>();
   }
 
-  // A quarter of a block is decoded while another multiplies.
-  __device__ __forceinline__ void multiply_nvfp4(int num_blocks) {
+  // By mma: wgmma with weights from registers takes longer for as few tokens as there are, and so
+  // does waiting for it.
+  __device__ __forceinline__ void multiply_nvfp4(int image_bytes, int x_of_lane) {
+    const uint8_t* const data = ring_.data();
     const int thread = warp_ * 32 + lane_;
-    const uint8_t* block = ring_.data();
-    uint64_t b = wgmma_descriptor(ring_.data() + Config::kRowsOffset);
-    const uint64_t image_step = (num_tokens_ + 7) / 8 * 8 * kWgmmaStepRow;
-    uint32_t a[2][4][4];
-#pragma unroll 1
-    for (int i = 0; i < num_blocks; ++i) {
-      const uint2 packed = *reinterpret_cast<const uint2*>(block + kNvfp4CodeBytes + thread * 8);
-      const Nvfp4Scales scales[2] = {Nvfp4Scales(packed.x), Nvfp4Scales(packed.y)};
+    const uint2 packed = *reinterpret_cast<const uint2*>(data + kNvfp4CodeBytes + thread * 8);
+    const Nvfp4Scales scales[2] = {Nvfp4Scales(packed.x), Nvfp4Scales(packed.y)};
+    const uint32_t rows = shared_address(data) + Config::kRowsOffset + x_of_lane;
 #pragma unroll
-      for (int quarter = 0; quarter < 4; ++quarter) {
-        const int m = quarter / 2, image = quarter % 2;
-        wgmma_wait<1>();  // for those that read a[image]
-        decode_nvfp4_quarter(block + quarter * kNvfp4QuarterBytes + thread * 16, scales[m],
-                             a[image]);
-        wgmma_fence();
+    for (int image = 0; image < 2; ++image) {
+      uint4 a[2][4];
 #pragma unroll
-        for (int s = 0; s < 4; ++s) {
-          wgmma_m64k16_registers_by_columns(sum_of(m), a[image][s],
-                                            b + image * image_step + s * kWgmmaStep32Bytes);
-        }
-        wgmma_commit();
+      for (int m = 0; m < 2; ++m) {
+        decode_nvfp4_quarter(data + (2 * m + image) * kNvfp4QuarterBytes + thread * 16, scales[m],
+                             a[m]);
       }
-      wgmma_wait<0>();
-      block += kNvfp4BlockBytes, b += 2 * image_step;
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (j > 0 && 8 * j >= num_tokens_) break;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          // 32 columns further on is the other half of the row, by the swizzle.
+          const uint4 x = ldmatrix_x4((rows + image * image_bytes + 1024 * j) ^ 64 * i);
+#pragma unroll
+          for (int m = 0; m < 2; ++m) mma_m16n8k16(sum_[m][j], a[m][2 * i], x.x, x.y);
+#pragma unroll
+          for (int m = 0; m < 2; ++m) mma_m16n8k16(sum_[m][j], a[m][2 * i + 1], x.z, x.w);
+        }
+      }
     }
   }
 
@@ -513,7 +516,7 @@ class Consumer {
     for (int i = warp_ * 32 + lane_; i < tokens8 * 16; i += Config::kConsumers) {
       const int n = i / 16, feature = i % 16 * 4;
       const uint8_t* const row = shared_.scratch + n * Config::kHStride;
-      if constexpr (Config::kFormat == WeightFormat::kNvfp4) {
+      if constexpr (Config::kNvfp4) {
         // Features j, 16 + j, 32 + j and 48 + j stand together (nvfp4_place).
         const int j = i % 16;
         const auto pair = [&](int first) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// From packed NVFP4 to the fragments that wgmma reads from registers.
+// From packed NVFP4 to fragments of mma.
 
 #include <cuda_bf16.h>
 
@@ -19,23 +19,31 @@ __device__ __forceinline__ uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
   return *reinterpret_cast<const uint32_t*>(&product);
 }
 
-// The registers of two words: pairs of weights times 2^-126.
-__device__ __forceinline__ void decode_nvfp4_words(uint32_t first, uint32_t second,
-                                                   uint32_t (&registers)[8]) {
-#pragma unroll
-  for (int i = 0; i < 3; ++i) {
-    registers[i] = rotate_left(first, nvfp4_rotation(i)) & kNvfp4CodeMask;
-    registers[3 + i] = rotate_left(second, nvfp4_rotation(i)) & kNvfp4CodeMask;
-  }
-  // The mask chooses between the two; so written it is one operation.
-  const uint32_t others = rotate_left(second, kNvfp4LeftRotation);
-  const uint32_t left = others ^ ((others ^ first) & kNvfp4LeftMask);
-#pragma unroll
-  for (int i = 0; i < 2; ++i)
-    registers[6 + i] = rotate_left(left, nvfp4_left_rotation(i)) & kNvfp4CodeMask;
+// bits of a where the mask has ones, of b elsewhere. The compiler makes two operations of it.
+template <uint32_t kMask>
+__device__ __forceinline__ uint32_t choose_bits(uint32_t a, uint32_t b) {
+  uint32_t chosen;
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(chosen) : "n"(kMask), "r"(a), "r"(b));
+  return chosen;
 }
 
-// A lane's scales of 64 rows, times 2^110: of the upper and the lower 8 rows of its warp's 16.
+// The registers of two words: pairs of weights times 2^-126. Where a rotation brings nothing round
+// that the mask leaves, it is a shift, which other units than those of logic can do.
+__device__ __forceinline__ void decode_nvfp4_words(uint32_t first, uint32_t second,
+                                                   uint32_t (&registers)[8]) {
+  constexpr int kShift = nvfp4_rotation(1), kRotation = nvfp4_rotation(2);
+  const uint32_t left = choose_bits<kNvfp4LeftMask>(first, rotate_left(second, kNvfp4LeftRotation));
+  registers[0] = first & kNvfp4CodeMask;
+  registers[1] = first << kShift & kNvfp4CodeMask;
+  registers[2] = rotate_left(first, kRotation) & kNvfp4CodeMask;
+  registers[3] = second & kNvfp4CodeMask;
+  registers[4] = second << kShift & kNvfp4CodeMask;
+  registers[5] = rotate_left(second, kRotation) & kNvfp4CodeMask;
+  registers[6] = left << nvfp4_left_rotation(0) & kNvfp4CodeMask;
+  registers[7] = rotate_left(left, nvfp4_left_rotation(1)) & kNvfp4CodeMask;
+}
+
+// A lane's scales, times 2^110, of the upper and the lower 8 of its warp's 16 rows.
 struct Nvfp4Scales {
   uint32_t upper, lower;
 
@@ -49,18 +57,21 @@ struct Nvfp4Scales {
   }
 };
 
-// A lane's fragments of 64 rows by 64 columns, over kNvfp4Unit; `codes` are its 16 bytes of them.
+// A lane's fragments of its warp's 16 rows by 64 columns, over kNvfp4Unit; `codes` are its 16
+// bytes.
 __device__ __forceinline__ void decode_nvfp4_quarter(const uint8_t* codes,
                                                      const Nvfp4Scales& scales,
-                                                     uint32_t (&fragments)[4][4]) {
+                                                     uint4 (&fragments)[4]) {
   const uint4 words = *reinterpret_cast<const uint4*>(codes);
   uint32_t upper[8], lower[8];
   decode_nvfp4_words(words.x, words.y, upper);
   decode_nvfp4_words(words.z, words.w, lower);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    fragments[i / 2][i % 2 * 2] = multiply_bf16x2(upper[i], scales.upper);
-    fragments[i / 2][i % 2 * 2 + 1] = multiply_bf16x2(lower[i], scales.lower);
+  for (int i = 0; i < 4; ++i) {
+    fragments[i] = make_uint4(multiply_bf16x2(upper[2 * i], scales.upper),
+                              multiply_bf16x2(lower[2 * i], scales.lower),
+                              multiply_bf16x2(upper[2 * i + 1], scales.upper),
+                              multiply_bf16x2(lower[2 * i + 1], scales.lower));
   }
 }
 

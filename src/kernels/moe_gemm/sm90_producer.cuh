@@ -258,7 +258,7 @@ class Producer {
   __device__ int columns() const {
     return Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size;
   }
-  __device__ int num_stages() const { return Config::num_stages(columns()); }
+  __device__ int num_stages() const { return columns() / Config::kStageColumns; }
   __device__ ActivationImage x_image_of(const MoeTokenTile& tile) const {
     return activation_image(Config::kFormat, tile.first_row, tile.num_tokens, p_.sizes.hidden_size,
                             1);
@@ -271,16 +271,11 @@ class Producer {
   // few rows of NVFP4 weights, no more tokens than there are.
   __device__ Copy activations(const uint8_t* images, const ActivationImage& image, int num_tokens,
                               int k) const {
-    Copy copy = {.from = images + image.offset(k * Config::kStageImages),
-                 .offset = Config::kRowsOffset - image.scale_bytes,
-                 .bytes = Config::kFp8 ? image.depth_bytes : num_tokens * 128,
-                 .step = image.depth_bytes,
-                 .count = Config::kStageImages};
-    if constexpr (Config::kStageImages > 1) {
-      const int num_images = columns() / Config::kImageColumns;
-      copy.count = min(copy.count, num_images - k * Config::kStageImages);
-    }
-    return copy;
+    return {.from = images + image.offset(k * Config::kStageImages),
+            .offset = Config::kRowsOffset - image.scale_bytes,
+            .bytes = Config::kFp8 ? image.depth_bytes : num_tokens * 128,
+            .step = image.depth_bytes,
+            .count = Config::kStageImages};
   }
   __device__ void begin_tile(StageHeader& header, const MoeTokenTile& tile, int index) const {
     header.kind = StageKind::kWeights;
@@ -293,15 +288,14 @@ class Producer {
   __device__ void copy_weights(const uint8_t* weights, int k) const {
     if (lane_ != 0) return;
     constexpr int kBytes = Config::kStageWeightBytes;
-    const int all = weight_columns_bytes(Config::kFormat, columns());
     const int scales = k == 0 ? scales_behind_bytes(Config::kFormat, columns()) : 0;
-    const int bytes = Config::kStageColumns > 128 ? min(kBytes, all - k * kBytes) : kBytes;
-    mbarrier_expect(ring_.full(), bytes + scales);
-    bulk_copy(ring_.data(), weights + k * kBytes, bytes, ring_.full(), CachePolicy::kEvictFirst);
+    mbarrier_expect(ring_.full(), kBytes + scales);
+    bulk_copy(ring_.data(), weights + k * kBytes, kBytes, ring_.full(), CachePolicy::kEvictFirst);
     if (scales > 0) {
       void* const to = Config::kFp8 ? static_cast<void*>(ring_.data() + Config::kScaleOffset)
                                     : ring_.header().global_scales;
-      bulk_copy(to, weights + all, scales, ring_.full(), CachePolicy::kEvictFirst);
+      bulk_copy(to, weights + num_stages() * kBytes, scales, ring_.full(),
+                CachePolicy::kEvictFirst);
     }
   }
 

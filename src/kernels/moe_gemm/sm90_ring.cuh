@@ -23,6 +23,7 @@ struct GemmConfig {
   static constexpr bool kGateUp = kGemm == MoeGemm::kGateUp;
   static constexpr WeightFormat kFormat = kFormat_;
   static constexpr bool kFp8 = kFormat == WeightFormat::kFp8Block128;
+  static constexpr bool kNvfp4 = kFormat == WeightFormat::kNvfp4;
   static constexpr bool kLora = kLora_;
   static constexpr bool kSmallBatch = kSmallBatch_;
   static constexpr bool kRaw = kRaw_;
@@ -33,23 +34,16 @@ struct GemmConfig {
   static constexpr int kColumnTiles = kTokens / 8;
   static constexpr int kConsumers = 128;
   static constexpr int kThreads = kConsumers + 32;
-  static constexpr int kCtasPerSm = 2;
+  static constexpr int kCtasPerSm = gemm_ctas_per_sm(kFormat, kTokens, kLora);
   static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
 
   // A stage of the main loop: weights, then activations, an image of 128-byte rows for each
-  // kImageColumns columns. NVFP4's weights of 128 columns are so few bytes that a stage has 256,
-  // but where tokens take its place; a tile's last stage may have half. Of FP8, between them, in
-  // the first stage the scales of all weights, and right before the rows their scales; NVFP4's
-  // global scales go into the header.
-  static constexpr int kStageColumns = kFormat == WeightFormat::kNvfp4 && kTokens <= 32 ? 256
-                                       : kFormat == WeightFormat::kBf16                 ? 64
-                                                                                        : 128;
+  // kImageColumns columns. Of FP8, between them, in the first stage the scales of all weights, and
+  // right before the rows their scales; NVFP4's global scales go into the header.
+  static constexpr int kStageColumns = kFormat == WeightFormat::kBf16 ? 64 : 128;
   static constexpr int kStageWeightBytes = weight_columns_bytes(kFormat, kStageColumns);
   static constexpr int kImageColumns = image_columns(kFormat);
   static constexpr int kStageImages = kStageColumns / kImageColumns;
-  static constexpr int num_stages(int columns) {
-    return (columns + kStageColumns - 1) / kStageColumns;
-  }
   static constexpr int kScaleOffset = kStageWeightBytes;
   static constexpr int kRowsOffset = kScaleOffset + (kFp8 ? 1024 : 0);
   static constexpr int stage_bytes(int num_tokens) {
@@ -59,7 +53,7 @@ struct GemmConfig {
   // A stage of factors: cells, each one rank step of one run. A stage of a shrink item.
   static constexpr int kExpandCells = 4;
   static constexpr int kDownCells = 8;
-  static constexpr int kShrinkBytes = 48 * 1024;
+  static constexpr int kShrinkBytes = kCtasPerSm > 2 ? 24 * 1024 : 48 * 1024;
 
   static constexpr int kHStride = 64 * 2 + 16;  // h in shared memory, bytes a token
   static constexpr int kOutStride = 64 + 16;    // output of a warp, bytes a token
