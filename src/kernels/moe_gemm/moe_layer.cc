@@ -110,6 +110,19 @@ MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes, int32_t num_tokens) {
   return MoeLoraPlan::kFused;
 }
 
+// Tokens of a tile at most. No expert has more tokens than the batch; a wider tile only costs
+// registers and time.
+int32_t tile_tokens(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
+                    bool fused_lora) {
+  if (num_tokens <= 8) return 8;
+  if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) return 16;
+  // NVFP4 gains more by CTAs that find room than it loses by experts that are decoded twice.
+  if (sizes.weight_format == WeightFormat::kNvfp4 && num_tokens <= 256 &&
+      (fused_lora || num_tokens * sizes.top_k <= 8 * sizes.num_experts))
+    return 16;
+  return num_tokens <= 256 || with_adapters ? 32 : 64;
+}
+
 }  // namespace
 
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
@@ -127,16 +140,7 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
   if (is_fp8 && !apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
     return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
-  // No expert has more tokens than the batch; a wider tile only costs registers and time.
-  int32_t tile = 64;
-  if (num_tokens <= 8) {
-    tile = 8;
-  } else if (num_tokens <= 32 ||
-             (fused_lora && (num_tokens <= 128 || sizes.weight_format == WeightFormat::kNvfp4))) {
-    tile = 16;
-  } else if (num_tokens <= 256 || with_adapters) {
-    tile = 32;
-  }
+  const int32_t tile = tile_tokens(sizes, num_tokens, with_adapters, fused_lora);
   MoePlan plan = {.tile_tokens = tile,
                   .num_sms = num_sms,
                   .lora_plan = lora_plan,

@@ -1,8 +1,8 @@
 #pragma once
 
 // The warpgroup that multiplies: weights are wgmma's A operand (128 rows), tokens its B operand, so
-// that a tile of a few tokens costs no more than its bytes; LoRA enters by mma, into the same
-// accumulators.
+// that a tile of a few tokens costs no more than its bytes; NVFP4 weights, decoded in registers,
+// and LoRA enter by mma, into the same accumulators.
 
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
@@ -206,7 +206,7 @@ class Consumer {
           reinterpret_cast<const float2*>(ring_.data() + Config::kScaleOffset);
       my_scales[0] = w_scales[min(lane_, num_stages - 1)];
       my_scales[1] = w_scales[min(lane_ + 32, num_stages - 1)];
-    } else {
+    } else if constexpr (Config::kNvfp4) {
       my_scales[0] = *reinterpret_cast<const float2*>(ring_.header().global_scales);
     }
     const int shrink_at = ring_.header().shrink_at;
@@ -367,7 +367,7 @@ class Consumer {
   }
 
   // By mma: wgmma with weights from registers takes longer for as few tokens as there are, and so
-  // does waiting for it.
+  // does waiting for it. `x_of_lane` is the lane's place in each of the stage's two images.
   __device__ __forceinline__ void multiply_nvfp4(int image_bytes, int x_of_lane) {
     const uint8_t* const data = ring_.data();
     const int thread = warp_ * 32 + lane_;

@@ -4,6 +4,7 @@
 
 #include <cuda_bf16.h>
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/moe_gemm/nvfp4_layout.h"
@@ -48,7 +49,7 @@ struct Nvfp4Scales {
   uint32_t upper, lower;
 
   __device__ __forceinline__ explicit Nvfp4Scales(uint32_t packed) {
-    constexpr uint32_t kUnits = 0x79007900;  // kNvfp4ScaleUnit twice
+    constexpr uint32_t kUnits = (std::bit_cast<uint32_t>(kNvfp4ScaleUnit) >> 16) * 0x10001;
     upper = packed & kNvfp4ScaleMask;
     lower = rotate_left(packed, kNvfp4ScaleRotation) & kNvfp4ScaleMask;
 #pragma unroll

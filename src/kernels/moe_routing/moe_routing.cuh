@@ -421,14 +421,9 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
       item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
     }
   };
-  // Cut so that no CTA has more of them than need be.
-  const auto parts_of_a_cta = [&](int parts) {
-    const int items = sizes.tiles * (kShrinkParts / parts);
-    return (items + plan.num_gemm_ctas - 1) / plan.num_gemm_ctas * parts;
-  };
-  int parts = kShrinkParts;
-  for (int fewer = kShrinkParts / 2; fewer > 0; fewer /= 2)
-    if (parts_of_a_cta(fewer) < parts_of_a_cta(parts)) parts = fewer;
+  // Where there are fewer shrinks than CTAs, they are cut.
+  const int most = plan.num_gemm_ctas / max(1, sizes.tiles);
+  const int parts = most >= 4 ? 1 : most >= 2 ? 2 : kShrinkParts;
   for (int t = thread; t < p.num_tokens; t += num_threads)
     w.token_of_row[w.max_rows + t] = s.token_order[t];
   for (int i = warp; i < sizes.tiles; i += num_warps) {
