@@ -42,6 +42,10 @@ const std::map<std::string, std::optional<MoeLoraPlan>> kLoraPlans = {
     {"serial", MoeLoraPlan::kSerial},
     {"auto", std::nullopt}};
 
+const std::map<std::string, WeightFormat> kWeightFormats = {{"fp8", WeightFormat::kFp8Block128},
+                                                            {"bf16", WeightFormat::kBf16},
+                                                            {"nvfp4", WeightFormat::kNvfp4}};
+
 struct LayerOptions {
   std::string model;
   std::string weights = "fp8";
@@ -77,7 +81,8 @@ Result<MoeSizes> read_sizes(const LayerOptions& options) {
                     .moe_intermediate_size = get({"moe_intermediate_size"}),
                     .num_experts = get({"num_experts", "n_routed_experts"}),
                     .num_shared_experts = get({"n_shared_experts"}),
-                    .top_k = get({"num_experts_per_tok"})};
+                    .top_k = get({"num_experts_per_tok"}),
+                    .weight_format = kWeightFormats.at(options.weights)};
   if (get({"shared_expert_intermediate_size"}) == sizes.moe_intermediate_size &&
       sizes.moe_intermediate_size > 0)
     sizes.num_shared_experts = 1;
@@ -149,10 +154,11 @@ LayerBytes count_bytes(const MoeSizes& s, const std::vector<float>& logits,
     return static_cast<double>(std::count(v.begin(), v.end(), 1));
   };
   LayerBytes bytes;
-  const double values = 3.0 * s.hidden_size * s.moe_intermediate_size;
+  const auto of_expert = static_cast<double>(
+      3 * weight_bytes(s.weight_format, s.moe_intermediate_size, s.hidden_size));
   bytes.experts_hit = static_cast<int32_t>(count(hit)) + s.num_shared_experts;
-  bytes.base = bytes.experts_hit * values * (1 + 4.0 / (128 * 128)) +
-               num_tokens * (4.0 * s.hidden_size + 4.0 * s.num_experts);
+  bytes.base =
+      bytes.experts_hit * of_expert + num_tokens * (4.0 * s.hidden_size + 4.0 * s.num_experts);
   if (num_adapters == 0) return bytes;
   const double tiles = s.moe_intermediate_size / 64.0;
   const double shrink = 2.0 * s.hidden_size * 2 * adapter.rank_gate_up;
@@ -258,13 +264,10 @@ kernels::MoePlan make_plan(const LayerOptions& options, const MoeSizes& sizes, i
   if (options.tile_tokens > 0) plan.tile_tokens = options.tile_tokens, plan.large_batch = false;
   if (options.prefetch >= 0) plan.num_prefetched_experts = options.prefetch;
   if (options.guess >= 0) plan.num_guessed_experts = options.guess;
-  if (options.side_ctas >= 0 && plan.num_side_ctas > 0) {
-    plan.num_side_ctas = options.side_ctas;
-    // A guessed tile is its CTA's.
-    const int32_t ctas = 2 * num_sms - options.side_ctas;
-    plan.num_guessed_experts =
-        std::min(plan.num_guessed_experts, ctas / (sizes.moe_intermediate_size / 64));
-  }
+  if (options.side_ctas >= 0 && plan.num_side_ctas > 0) plan.num_side_ctas = options.side_ctas;
+  // A guessed tile is its CTA's.
+  plan.num_guessed_experts = std::min(
+      plan.num_guessed_experts, kernels::most_guessed_experts(sizes, plan, arm.num_adapters > 0));
   if (tokens > options.small_batch) plan.small_batch = false;
   return plan;
 }
@@ -293,8 +296,10 @@ struct Row {
   double bound_share;  // of the larger of the byte floor and these products at the highest clock
 };
 
-// Dense e4m3 products and sums of an SM in a clock.
-constexpr double kFlopsPerClock = 8192;
+// Dense products and sums of an SM in a clock.
+double flops_per_clock(WeightFormat format) {
+  return format == WeightFormat::kFp8Block128 ? 8192 : 4096;
+}
 
 class LayerBench {
  public:
@@ -303,15 +308,14 @@ class LayerBench {
     layers_.sizes = sizes;
     const int64_t experts = sizes.all_experts();
     for (int32_t l = 0; l < options.layers; ++l) {
-      const auto add = [&](std::vector<DeviceBuffer>& to, int64_t bytes, int32_t depth, int seed) {
+      const auto add = [&](std::vector<DeviceBuffer>& to, int64_t bytes, int32_t columns,
+                           int seed) {
         const DeviceBuffer& buffer = to.emplace_back(static_cast<size_t>(experts * bytes));
-        kernels::fill_moe_weights(buffer.as<uint8_t>(), experts * bytes, depth,
-                                  static_cast<uint64_t>(seed), stream_.get());
+        kernels::fill_moe_weights(sizes.weight_format, buffer.as<uint8_t>(), experts * bytes,
+                                  columns, static_cast<uint64_t>(seed), stream_.get());
       };
-      add(layers_.gate_up, kernels::expert_gate_up_bytes(sizes), sizes.hidden_size / 128,
-          2 * l + 1);
-      add(layers_.down, kernels::expert_down_bytes(sizes), sizes.moe_intermediate_size / 128,
-          2 * l + 2);
+      add(layers_.gate_up, kernels::expert_gate_up_bytes(sizes), sizes.hidden_size, 2 * l + 1);
+      add(layers_.down, kernels::expert_down_bytes(sizes), sizes.moe_intermediate_size, 2 * l + 2);
     }
     stream_.wait();
     // A longer stretch gives a truer rate; a model that fills the memory leaves no room for one.
@@ -420,7 +424,8 @@ class LayerBench {
       row.floor_ratio = arm.bytes.base / total;
       const double flops =
           6.0 * s.hidden_size * s.moe_intermediate_size * s.pairs_per_token() * tokens;
-      const double peak = kFlopsPerClock * device_.facts.num_sms * 1e3 * device_.facts.clock_khz;
+      const double peak =
+          flops_per_clock(s.weight_format) * device_.facts.num_sms * 1e3 * device_.facts.clock_khz;
       row.tflops = flops / row.times.us / 1e6;
       row.bound_share = std::max(row.floor_us, flops / peak * 1e6) / row.times.us;
       rows_.push_back(row);
@@ -491,10 +496,11 @@ class LayerBench {
 };
 
 void print_rows(const LayerBench& bench, const MoeSizes& s, const LayerOptions& options) {
-  fmt::print("{}; read rate {:.3f} TB/s; {}: H {}, I {}, {} + {} experts, top {}; routing {}\n\n",
-             bench.device().facts.name, bench.device().read_rate / 1e12, options.model,
-             s.hidden_size, s.moe_intermediate_size, s.num_experts, s.num_shared_experts, s.top_k,
-             options.routing);
+  fmt::print(
+      "{}; read rate {:.3f} TB/s; {}, {}: H {}, I {}, {} + {} experts, top {}; routing {}\n\n",
+      bench.device().facts.name, bench.device().read_rate / 1e12, options.model, options.weights,
+      s.hidden_size, s.moe_intermediate_size, s.num_experts, s.num_shared_experts, s.top_k,
+      options.routing);
   Table table({"tokens", "layout", "rank", "arm", "hit", "tile", "us", "p10", "p90", "floor us",
                "of floor", "of base", "bytes allow", "quotient", "TFLOP/s", "of bound"});
   for (const Row& r : bench.rows()) {
@@ -543,7 +549,10 @@ Json to_json(const LayerBench& bench, const LayerOptions& options) {
 }
 
 void run_bench_layer(const LayerOptions& options) {
-  if (options.weights != "fp8") leave("--weights takes fp8", 2);
+  for (const std::string& plan : options.lora_plans) {
+    if (options.weights != "fp8" && (plan == "two-stream" || plan == "serial"))
+      leave(fmt::format("--lora-plan {} takes --weights fp8", plan), 2);
+  }
   auto sizes = read_sizes(options);
   if (!sizes) leave(sizes.error().message);
   if (options.print_plans) return print_plans(options, *sizes);
@@ -574,7 +583,8 @@ void add_bench_layer(CLI::App& bench) {
     command->add_option(name, to, what)->delimiter(',')->capture_default_str();
   };
   command->add_option("--model", options->model, "A config.json, for its sizes")->required();
-  command->add_option("--weights", options->weights, "Format of the weights: fp8")
+  command->add_option("--weights", options->weights, "Format of the weights: fp8, bf16 or nvfp4")
+      ->check(CLI::IsMember(kWeightFormats))
       ->capture_default_str();
   list("--tokens", options->tokens, "Tokens in the batch");
   list("--adapters", options->adapters, "Different adapters in the batch; 0 is the base alone");

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -25,29 +27,92 @@ std::vector<uint8_t> read(const DeviceBuffer& buffer, int64_t offset, int64_t by
   return out;
 }
 
-// sum[r] of 128 packed rows times x; rows of 8..15 of each 16 have the second scale.
-Row multiply_rows(const uint8_t* rows, const Row& x) {
-  const auto depth = static_cast<int32_t>(x.size()) / 128;
-  Row out(128, 0.0);
-  for (int32_t k = 0; k < depth; ++k) {
-    float scales[2];
-    std::memcpy(scales, rows + depth * kernels::kWeightTileBytes + 8 * k, 8);
-    const uint8_t* tile = rows + k * kernels::kWeightTileBytes;
+using Use = std::function<void(int32_t row, int32_t column, double value)>;
+
+float float_at(const uint8_t* at) {
+  float value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+}
+uint32_t word_at(const uint8_t* at) {
+  uint32_t word;
+  std::memcpy(&word, at, sizeof(word));
+  return word;
+}
+double bf16_of_bits(uint32_t bits) { return std::bit_cast<float>(bits << 16); }
+
+// Each weight of 128 packed rows. Rows of 8..15 of each 16 have the second scale.
+void read_fp8_rows(const uint8_t* rows, int32_t columns, const Use& use) {
+  for (int32_t k = 0; k < columns / 128; ++k) {
+    const uint8_t* const tile = rows + k * kernels::kWeightTileBytes;
     for (int32_t r = 0; r < 128; ++r) {
-      double sum = 0;
-      for (int32_t c = 0; c < 128; ++c) {
-        sum +=
-            double{from_e4m3(tile[kernels::swizzled(r, c)])} * x[static_cast<size_t>(128 * k + c)];
-      }
-      out[static_cast<size_t>(r)] += sum * scales[r / 8 % 2];
+      const double scale =
+          float_at(rows + columns / 128 * kernels::kWeightTileBytes + 8 * k + r / 8 % 2 * 4);
+      for (int32_t c = 0; c < 128; ++c)
+        use(r, 128 * k + c, scale * from_e4m3(tile[kernels::swizzled(r, c)]));
     }
   }
+}
+
+void read_bf16_rows(const uint8_t* rows, int32_t columns, const Use& use) {
+  for (int32_t r = 0; r < 128; ++r) {
+    for (int32_t c = 0; c < columns; c += 2) {
+      const uint32_t pair =
+          word_at(rows + c / 64 * kernels::kWeightTileBytes + kernels::swizzled(r, c % 64 * 2));
+      use(r, c, bf16_of_bits(pair & 0xffff)), use(r, c + 1, bf16_of_bits(pair >> 16));
+    }
+  }
+}
+
+// Decodes as the lanes of the kernel do.
+void read_nvfp4_rows(const uint8_t* rows, int32_t columns, const Use& use) {
+  const uint8_t* const behind = rows + columns / 128 * kernels::kNvfp4BlockBytes;
+  for (int32_t i = 0; i < columns / 128 * 4 * 128 * 2; ++i) {
+    const int32_t lower = i % 2, thread = i / 2 % 128, quarter = i / 256 % 4, k = i / 1024;
+    const uint8_t* const block = rows + k * kernels::kNvfp4BlockBytes;
+    const uint8_t* const codes =
+        block + quarter * kernels::kNvfp4QuarterBytes + thread * 16 + lower * 8;
+    const uint32_t words[2] = {word_at(codes), word_at(codes + 4)};
+    const uint32_t left =
+        (words[0] & kernels::kNvfp4LeftMask) |
+        (std::rotl(words[1], kernels::kNvfp4LeftRotation) & ~kernels::kNvfp4LeftMask);
+    const uint32_t scales =
+        std::rotl(word_at(block + kernels::kNvfp4CodeBytes + thread * 8 + quarter / 2 * 4),
+                  lower * kernels::kNvfp4ScaleRotation) &
+        kernels::kNvfp4ScaleMask;
+    const int32_t row = quarter / 2 * 64 + thread / 32 * 16 + lower * 8 + thread % 32 / 4;
+    const double global = float_at(behind + 4 * lower) / kernels::kNvfp4Unit;
+    for (int32_t j = 0; j < 8; ++j) {
+      const uint32_t pair = (j < 6 ? std::rotl(words[j / 3], kernels::nvfp4_rotation(j % 3))
+                                   : std::rotl(left, kernels::nvfp4_left_rotation(j - 6))) &
+                            kernels::kNvfp4CodeMask;
+      for (int32_t half = 0; half < 2; ++half) {
+        const double code = bf16_of_bits(pair >> 16 * half & 0xffff) * 0x1p126;
+        const double scale = bf16_of_bits(scales >> 16 * half & 0xffff) * 0x1p120;
+        use(row, 128 * k + thread % 4 * 32 + half * 16 + quarter % 2 * 8 + j,
+            code * scale * global);
+      }
+    }
+  }
+}
+
+// sum[r] of 128 packed rows times x.
+Row multiply_rows(WeightFormat format, const uint8_t* rows, const Row& x) {
+  Row out(128, 0.0);
+  const Use add = [&](int32_t row, int32_t column, double w) {
+    out[static_cast<size_t>(row)] += w * x[static_cast<size_t>(column)];
+  };
+  const auto columns = static_cast<int32_t>(x.size());
+  format == WeightFormat::kFp8Block128 ? read_fp8_rows(rows, columns, add)
+  : format == WeightFormat::kBf16      ? read_bf16_rows(rows, columns, add)
+                                       : read_nvfp4_rows(rows, columns, add);
   return out;
 }
 
 // Calls use(row, column, value) for each element of a packed fragment; returns what follows it.
-template <class Use>
-const uint8_t* read_fragment(const uint8_t* in, int32_t rows, int32_t columns, const Use& use) {
+template <class UseElement>
+const uint8_t* read_fragment(const uint8_t* in, int32_t rows, int32_t columns,
+                             const UseElement& use) {
   for (int32_t lane = 0; lane < 32; ++lane) {
     const int32_t row = lane / 4, column = 2 * (lane % 4);
     for (int32_t c = 0; c < columns; c += 8) {
@@ -136,8 +201,8 @@ class Factors {
   }
 
  private:
-  template <class Use>
-  static void expand(const std::vector<uint8_t>& factor, int32_t rank, const Use& use) {
+  template <class UseElement>
+  static void expand(const std::vector<uint8_t>& factor, int32_t rank, const UseElement& use) {
     const uint8_t* in = factor.data();
     for (int32_t tile = 0; in < factor.data() + factor.size(); ++tile) {
       for (int32_t step = 0; step < kernels::rank_steps(rank); ++step) {
@@ -163,10 +228,12 @@ Row expert_output(const LayerToCheck& layer, int32_t expert, const Row& x) {
   const auto gate_up = read(*layer.gate_up, expert * gate_up_bytes, gate_up_bytes);
   const auto down = read(*layer.down, expert * down_bytes, down_bytes);
   Row gate(static_cast<size_t>(s.moe_intermediate_size)), up(gate), h(gate);
-  const Row qx = reference::quantize_e4m3(x, 128);
+  const bool is_fp8 = s.weight_format == WeightFormat::kFp8Block128;
+  const Row qx = is_fp8 ? reference::quantize_e4m3(x, 128) : x;
   for (int32_t tile = 0; tile < s.moe_intermediate_size / 64; ++tile) {
-    const Row rows =
-        multiply_rows(gate_up.data() + tile * kernels::weight_rows_bytes(s.hidden_size / 128), qx);
+    const Row rows = multiply_rows(
+        s.weight_format,
+        gate_up.data() + tile * kernels::weight_rows_bytes(s.weight_format, s.hidden_size), qx);
     for (int32_t r = 0; r < 128; ++r) {
       Row& to = kernels::gate_up_is_up(r) ? up : gate;
       to[static_cast<size_t>(64 * tile + kernels::gate_up_feature(r))] =
@@ -180,10 +247,12 @@ Row expert_output(const LayerToCheck& layer, int32_t expert, const Row& x) {
     h[i] = rounded(gate[i] / (1 + std::exp(-gate[i])) * up[i]);
   }
   Row out;
-  const Row qh = reference::quantize_e4m3(h, 64);
+  const Row qh = is_fp8 ? reference::quantize_e4m3(h, 64) : h;
   for (int32_t tile = 0; tile < s.hidden_size / 128; ++tile) {
     const Row rows = multiply_rows(
-        down.data() + tile * kernels::weight_rows_bytes(s.moe_intermediate_size / 128), qh);
+        s.weight_format,
+        down.data() + tile * kernels::weight_rows_bytes(s.weight_format, s.moe_intermediate_size),
+        qh);
     out.insert(out.end(), rows.begin(), rows.end());
   }
   if (factors) factors->add_down(h, out);

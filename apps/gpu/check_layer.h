@@ -20,8 +20,8 @@ struct LayerToCheck {
   const Bf16* x = nullptr;                        // [T, H] on the host
 };
 
-// The token's output [H] in double from the packed bytes, with x and h rounded to e4m3 as the
-// kernels round them. Walks the packed order by itself: a fault of packing, routing or the GEMMs
+// The token's output [H] in double from the packed bytes, with x and h rounded as the kernels of
+// the format round them. Walks the packed order by itself: a fault of packing, routing or the GEMMs
 // shows.
 std::vector<double> reference_output(const LayerToCheck& layer, int32_t token);
 

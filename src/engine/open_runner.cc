@@ -38,6 +38,20 @@ WeightFormat weight_format(DummyWeights weights) {
   BRAID_UNREACHABLE(static_cast<int>(weights));
 }
 
+#ifdef BRAID_HAS_CUDA
+QuantMethod quant_method(DummyWeights weights) {
+  switch (weights) {
+    case DummyWeights::kBf16:
+      return QuantMethod::kNone;
+    case DummyWeights::kFp8:
+      return QuantMethod::kFp8Block128;
+    case DummyWeights::kNvfp4:
+      return QuantMethod::kModelOptNvfp4;
+  }
+  BRAID_UNREACHABLE(static_cast<int>(weights));
+}
+#endif
+
 Result<std::unique_ptr<WeightSource>> open_weights(const EngineConfig& config,
                                                    const ModelConfig& model) {
   if (config.load_format == LoadFormat::kDummy)
@@ -88,10 +102,7 @@ double gigabytes(size_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig model,
                                      cpu::ThreadPool& pool) {
   const bool is_dummy = config.load_format == LoadFormat::kDummy;
-  if (is_dummy) {
-    model.quant_method =
-        config.dummy_weights == DummyWeights::kFp8 ? QuantMethod::kFp8Block128 : QuantMethod::kNone;
-  }
+  if (is_dummy) model.quant_method = quant_method(config.dummy_weights);
   const DeviceFacts before = device_facts();
   const auto allowed = static_cast<size_t>(static_cast<double>(before.memory_bytes) *
                                            static_cast<double>(config.gpu_memory_fraction));
@@ -133,8 +144,7 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
   auto source = open_weights(config, model);
   if (!source) return pass_on(source);
   GpuLoadOptions load = {.pool = &pool};
-  if (is_dummy && config.dummy_weights == DummyWeights::kFp8)
-    load.random_experts = config.dummy_seed;
+  if (is_dummy) load.random_experts = config.dummy_seed;
   try {
     auto weights = load_gpu_weights(model, **source, load, load_progress(config));
     if (!weights) return pass_on(weights);
@@ -156,7 +166,10 @@ std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
                          [[maybe_unused]] const EngineConfig& config) {
 #ifdef BRAID_HAS_CUDA
   if (num_devices() == 0) return "no Hopper GPU (compute capability 9.0) was found";
-  if (auto why = why_not_on_gpu(model); !why.empty()) return why;
+  ModelConfig on_gpu = model;
+  if (config.load_format == LoadFormat::kDummy)
+    on_gpu.quant_method = quant_method(config.dummy_weights);
+  if (auto why = why_not_on_gpu(on_gpu); !why.empty()) return why;
   if (config.kv_block_size < 16 || (config.kv_block_size & (config.kv_block_size - 1)) != 0)
     return fmt::format("kv_block_size is {}, on a GPU it is a power of two from 16 on",
                        config.kv_block_size);
@@ -172,10 +185,6 @@ std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
   if (config.max_lora_rank > AdapterImage::kMaxRank)
     return fmt::format("max_lora_rank is {}, on a GPU it is at most {}", config.max_lora_rank,
                        AdapterImage::kMaxRank);
-  const bool is_fp8 = config.load_format == LoadFormat::kDummy
-                          ? config.dummy_weights == DummyWeights::kFp8
-                          : model.quant_method == QuantMethod::kFp8Block128;
-  if (!is_fp8) return "experts are FP8 128x128 on a GPU so far; `braid quantize --format fp8`";
   return "";
 #else
   return "this build has no CUDA";

@@ -37,27 +37,52 @@ std::vector<Bf16> rounded(const WeightMatrix& w, int32_t cols) {
   return rounded;
 }
 
-// An FP8 matrix with zeros up to [rows, cols]. Its blocks of scales are the same: edge blocks are
-// filled up.
+// `rows` rows of `row_bytes` with zeros up to [to_rows, to_row_bytes].
+std::vector<uint8_t> with_zeros(const void* data, int32_t rows, int32_t row_bytes, int32_t to_rows,
+                                int32_t to_row_bytes) {
+  std::vector<uint8_t> out(static_cast<size_t>(to_rows) * static_cast<size_t>(to_row_bytes));
+  const auto* from = static_cast<const uint8_t*>(data);
+  for (int32_t r = 0; r < rows; ++r)
+    std::copy_n(from + int64_t{r} * row_bytes, row_bytes, out.begin() + int64_t{r} * to_row_bytes);
+  return out;
+}
+
+// An expert's matrix with zeros up to [rows, cols], F32 rounded to BF16. FP8's blocks of scales are
+// the same: edge blocks are filled up.
 class PaddedMatrix {
  public:
   PaddedMatrix(const WeightMatrix& w, int32_t rows, int32_t cols) : matrix_(w) {
-    if (w.rows == rows && w.cols == cols) return;
-    codes_.resize(static_cast<size_t>(rows) * static_cast<size_t>(cols));
-    const auto* from = static_cast<const uint8_t*>(w.data);
-    for (int32_t r = 0; r < w.rows; ++r)
-      std::copy_n(from + int64_t{r} * w.cols, w.cols, codes_.begin() + int64_t{r} * cols);
     matrix_.rows = rows;
     matrix_.cols = cols;
+    if (w.format == WeightFormat::kF32) {
+      bf16_ = rounded(w, cols);
+      bf16_.resize(static_cast<size_t>(rows) * static_cast<size_t>(cols));
+      matrix_.format = WeightFormat::kBf16;
+      matrix_.data = bf16_.data();
+    }
+    if (w.format == WeightFormat::kF32 || (w.rows == rows && w.cols == cols)) return;
+    const auto bytes_of = [&](int32_t n) {
+      return w.format == WeightFormat::kBf16 ? 2 * n : w.format == WeightFormat::kNvfp4 ? n / 2 : n;
+    };
+    codes_ = with_zeros(w.data, w.rows, bytes_of(w.cols), rows, bytes_of(cols));
     matrix_.data = codes_.data();
+    if (w.format != WeightFormat::kNvfp4) return;
+    scales_ = with_zeros(w.group_scale, w.rows, w.cols / 16, rows, cols / 16);
+    matrix_.group_scale = scales_.data();
   }
 
   const WeightMatrix& matrix() const { return matrix_; }
 
  private:
   WeightMatrix matrix_;
-  std::vector<uint8_t> codes_;
+  std::vector<uint8_t> codes_, scales_;
+  std::vector<Bf16> bf16_;
 };
+
+// What the device has of an expert that the checkpoint has in this format.
+constexpr WeightFormat format_on_device(WeightFormat format) {
+  return format == WeightFormat::kF32 ? WeightFormat::kBf16 : format;
+}
 
 class Loader {
  public:
@@ -163,12 +188,11 @@ class Loader {
   }
 
   static tl::unexpected<Error> refuse(const WeightSpec& spec, WeightFormat format) {
-    return fail(ErrorCode::kUnsupported,
-                "{}.weight is {}, on a GPU {}; `--device cpu` runs it, `braid quantize --format "
-                "fp8` converts it",
+    return fail(ErrorCode::kUnsupported, "{}.weight is {}, on a GPU {}; `--device cpu` runs it",
                 spec.module, name(format),
-                spec.expert >= 0 ? "experts are fp8 128x128 so far"
-                                 : "it is bf16, f32, or of projections fp8 128x128 so far");
+                spec.expert >= 0 ? "all experts are what config.json says they are quantised to"
+                                 : "it is bf16 or f32, or all projections that read the same are "
+                                   "fp8_block128");
   }
 
   // One or several matrices of a layer that read the same x, one above the other.
@@ -189,10 +213,9 @@ class Loader {
     std::vector<std::vector<Bf16>> converted;  // what matrices point into
     for (const Weight& slice : slices) {
       WeightMatrix matrix = slice.matrix;
-      if ((matrix.format == WeightFormat::kFp8Block128) != is_fp8 ||
-          matrix.format == WeightFormat::kNvfp4)
+      if ((matrix.format == WeightFormat::kFp8Block128) != is_fp8)
         return refuse(first, matrix.format);
-      if (matrix.format == WeightFormat::kF32) {
+      if (matrix.format == WeightFormat::kF32 || matrix.format == WeightFormat::kNvfp4) {
         converted.push_back(rounded(matrix, matrix.cols));
         matrix.format = WeightFormat::kBf16;
         matrix.data = converted.back().data();
@@ -214,9 +237,9 @@ class Loader {
     const auto count = static_cast<size_t>(sizes.num_experts);
     to.gate_up = DeviceBuffer(count * static_cast<size_t>(kernels::expert_gate_up_bytes(sizes)));
     to.down = DeviceBuffer(count * static_cast<size_t>(kernels::expert_down_bytes(sizes)));
-    weights_.bytes.experts += count * 3 *
-                              weight_bytes(WeightFormat::kFp8Block128,
-                                           config_.moe_intermediate_size, config_.hidden_size);
+    weights_.bytes.experts +=
+        count * 3 *
+        weight_bytes(sizes.weight_format, config_.moe_intermediate_size, config_.hidden_size);
   }
 
   Status experts(int32_t layer, GpuLayer& to) {
@@ -239,7 +262,7 @@ class Loader {
         Weight& weight = owned[static_cast<size_t>(i)];
         const int32_t expert = begin + i / 3;
         if (auto s = read(kRoles[i % 3], weight, layer, expert); !s) return s;
-        if (weight.matrix.format != WeightFormat::kFp8Block128)
+        if (format_on_device(weight.matrix.format) != sizes.weight_format)
           return refuse(spec(kRoles[i % 3], layer, expert), weight.matrix.format);
       }
       options_.pool->parallel_for(count, [&](int64_t i, int32_t) {
@@ -265,10 +288,13 @@ class Loader {
     for (int32_t i = 0; i < 3 * config_.num_experts; ++i) count_one();
     const kernels::MoeSizes& sizes = weights_.moe;
     const uint64_t seed = *options_.random_experts + 2 * static_cast<uint64_t>(layer);
-    kernels::fill_moe_weights(to.gate_up.as<uint8_t>(), static_cast<int64_t>(to.gate_up.bytes()),
-                              sizes.hidden_size / 128, seed, stream_.get());
-    kernels::fill_moe_weights(to.down.as<uint8_t>(), static_cast<int64_t>(to.down.bytes()),
-                              sizes.moe_intermediate_size / 128, seed + 1, stream_.get());
+    const auto fill = [&](const DeviceBuffer& matrices, int32_t columns, uint64_t its_seed) {
+      kernels::fill_moe_weights(sizes.weight_format, matrices.as<uint8_t>(),
+                                static_cast<int64_t>(matrices.bytes()), columns, its_seed,
+                                stream_.get());
+    };
+    fill(to.gate_up, sizes.hidden_size, seed);
+    fill(to.down, sizes.moe_intermediate_size, seed + 1);
     stream_.wait();
     return {};
   }
@@ -287,11 +313,34 @@ class Loader {
 
 }  // namespace
 
-kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config) { return adapter_shapes(config).moe; }
+kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config) {
+  kernels::MoeSizes sizes = adapter_shapes(config).moe;
+  switch (config.quant_method) {
+    case QuantMethod::kFp8Block128:
+      sizes.weight_format = WeightFormat::kFp8Block128;
+      break;
+    case QuantMethod::kModelOptNvfp4:
+    case QuantMethod::kCompressedTensorsNvfp4:
+      sizes.weight_format = WeightFormat::kNvfp4;
+      break;
+    case QuantMethod::kNone:
+      sizes.weight_format = WeightFormat::kBf16;
+      break;
+  }
+  return sizes;
+}
 
 std::string why_not_on_gpu(const ModelConfig& config) {
-  const kernels::MoeLayerParams moe = {.sizes = gpu_moe_sizes(config)};
+  kernels::MoeLayerParams moe = {.sizes = gpu_moe_sizes(config)};
   if (auto why = kernels::why_unsupported(moe); !why.empty()) return why;
+  // With adapters, that may come later. A plan's limits are the same on any device.
+  const kernels::MoeAdapterSlot adapter;
+  moe.adapters = &adapter;
+  constexpr int32_t kAnyNumSms = 132;
+  const kernels::MoePlan plan = kernels::plan_moe_layer(moe.sizes, 1, true, kAnyNumSms);
+  if (auto why = kernels::why_unsupported(moe, plan); !why.empty()) {
+    return fmt::format("{} ({} experts)", why, name(moe.sizes.weight_format));
+  }
   alignas(16) char any_address[16];  // sizes alone are looked at
   const kernels::AttentionBf16Params attention = {
       .q_stride = config.q_size() + 2 * config.kv_size(),
@@ -324,13 +373,15 @@ std::string why_not_on_gpu(const ModelConfig& config) {
 }
 
 size_t gpu_weight_bytes(const ModelConfig& config) {
+  const WeightFormat experts = gpu_moe_sizes(config).weight_format;
   size_t bytes = 0;
   for (const WeightSpec& spec : weight_table(config)) {
     if (spec.cols == 0) continue;
-    const bool is_fp8 =
-        is_usually_quantised(spec.role) && config.quant_method == QuantMethod::kFp8Block128;
-    bytes += weight_bytes(is_fp8 ? WeightFormat::kFp8Block128 : WeightFormat::kBf16,
-                          padded(spec.rows), padded(spec.cols));
+    // Projections that are NVFP4 in the checkpoint are BF16 on the device.
+    const bool keeps_format = spec.expert >= 0 || (is_usually_quantised(spec.role) &&
+                                                   experts == WeightFormat::kFp8Block128);
+    bytes += weight_bytes(keeps_format ? experts : WeightFormat::kBf16, padded(spec.rows),
+                          padded(spec.cols));
     if (spec.role == WeightRole::kEmbedding && config.tie_word_embeddings)
       bytes += weight_bytes(WeightFormat::kBf16, padded(spec.rows), padded(spec.cols));
   }

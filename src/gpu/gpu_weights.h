@@ -17,8 +17,9 @@
 
 namespace braid {
 
-// Sizes of the model on the device. hidden_size and moe_intermediate_size are multiples of 128: a
-// model of other sizes is padded with zeros, which add nothing to any sum.
+// Sizes of the model on the device, and the format of its experts, which config.json tells.
+// hidden_size and moe_intermediate_size are multiples of 128: a model of other sizes is padded with
+// zeros, which add nothing to any sum.
 kernels::MoeSizes gpu_moe_sizes(const ModelConfig& config);
 
 struct GpuLinear {
@@ -49,7 +50,7 @@ struct GpuWeights {
 // field, its value and what would be accepted.
 std::string why_not_on_gpu(const ModelConfig& config);
 
-// Device memory that the weights will take, where matrices that releases quantise are FP8.
+// Device memory that the weights will take, where matrices that releases quantise are quantised.
 size_t gpu_weight_bytes(const ModelConfig& config);
 
 struct GpuLoadOptions {
@@ -62,8 +63,9 @@ struct GpuLoadOptions {
 // Reads every weight of weight_table(config), packs it and brings it to the device, one matrix at a
 // time. `progress` is called with matrices done and in total.
 //
-// Experts are FP8 128x128; other matrices are that or BF16. F32 (and F16, which is read as F32) is
-// rounded to BF16.
+// Experts are FP8 128x128, BF16 or NVFP4, all of them what config.json says; other matrices are FP8
+// 128x128 or BF16. F32 (and F16, which is read as F32) is rounded to BF16, and so are NVFP4
+// matrices that are not of experts, decoded: the product with their float scale has more bits.
 //
 // Errors  those of WeightSource  kUnsupported (another format, by name)
 Result<GpuWeights> load_gpu_weights(

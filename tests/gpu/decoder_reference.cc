@@ -48,16 +48,18 @@ DecoderReference::DecoderReference(const ModelConfig& config, WeightSource& sour
       pool_(num_threads) {
   for (const WeightSpec& spec : weight_table(config)) {
     Matrix m = {.rows = spec.rows, .cols = spec.cols};
+    bool is_nvfp4_expert = false;  // multiplied exactly; other NVFP4 matrices are BF16 there
     if (spec.cols == 0) {
       m.values = source.vector(spec).value();
     } else {
       const Weight stored = source.matrix(spec).value();
       m.is_fp8 = stored.matrix.format == WeightFormat::kFp8Block128;
+      is_nvfp4_expert = spec.expert >= 0 && stored.matrix.format == WeightFormat::kNvfp4;
       m.values.resize(static_cast<size_t>(spec.rows) * static_cast<size_t>(spec.cols));
       for (int32_t r = 0; r < spec.rows; ++r)
         dequantize_row(stored.matrix, r, m.values.data() + int64_t{r} * spec.cols);
     }
-    if (!m.is_fp8) {
+    if (!m.is_fp8 && !is_nvfp4_expert) {
       for (float& value : m.values) value = to_float(to_bf16(value));
     }
     weights_[{spec.role, spec.layer, spec.expert}] = std::move(m);

@@ -39,6 +39,7 @@ ModelConfig padded_mixtral() {
   config.moe_intermediate_size = 192;
   config.num_experts = 8;
   config.vocab_size = 261;
+  config.quant_method = QuantMethod::kFp8Block128;
   return config;
 }
 
@@ -53,6 +54,7 @@ ModelConfig mixed_qwen3_moe() {
   config.num_experts = 16;
   config.top_k = 4;
   config.vocab_size = 512;
+  config.quant_method = QuantMethod::kFp8Block128;
   return config;
 }
 

@@ -10,6 +10,8 @@ namespace braid::test {
 
 // Models small enough for plain loops, with all that the device has to be right about.
 
+// Experts of both are FP8 by their quant_method.
+//
 // Sizes that the device pads, six heads on two, all layers mixtures.
 ModelConfig padded_mixtral();
 

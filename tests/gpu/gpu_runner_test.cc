@@ -89,18 +89,27 @@ class Device {
   AdapterSlots slots_;
 };
 
-class GpuRunnerTest : public testing::TestWithParam<const char*> {
+struct TestModel {
+  const char* name;
+  ModelConfig (*config)();
+  QuantMethod quant_method;
+  WeightFormat format;
+};
+void PrintTo(const TestModel& model, std::ostream* out) { *out << model.name; }
+
+class GpuRunnerTest : public testing::TestWithParam<TestModel> {
  protected:
   using Logits = std::vector<std::vector<float>>;  // of each sequence
 
   void SetUp() override {
     BRAID_NEEDS_CUDA();
-    config_ = GetParam() == std::string("mixtral") ? padded_mixtral() : mixed_qwen3_moe();
+    config_ = GetParam().config();
+    config_.quant_method = GetParam().quant_method;
     adapters_ = adapters_of_all_kinds(config_);
   }
 
   std::unique_ptr<WeightSource> weights() const {
-    return make_dummy_weights(config_, WeightFormat::kFp8Block128, 3);
+    return make_dummy_weights(config_, GetParam().format, 3);
   }
   std::unique_ptr<Device> device(bool use_graphs = true) const {
     return std::make_unique<Device>(config_, *weights(), adapters_, use_graphs);
@@ -286,7 +295,7 @@ TEST_P(GpuRunnerTest, TimedStepsHaveTheSameBitsAndNameTheirOperations) {
   std::vector<std::string_view> want = {"inputs", "embedding",      "norm",
                                         "qkv",    "rope, KV write", "attention",
                                         "o",      "router",         "mixture"};
-  if (GetParam() == std::string("qwen3_moe")) want.insert(want.end(), {"gate_up", "silu", "down"});
+  if (GetParam().config == mixed_qwen3_moe) want.insert(want.end(), {"gate_up", "silu", "down"});
   want.insert(want.end(), {"lm_head", "sampling", "outputs"});
   EXPECT_EQ(names, want);
   runner.time_operations(false);
@@ -367,8 +376,29 @@ TEST_P(GpuRunnerTest, APrefixOfAnothersBlocksGivesTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GpuRunnerTest, testing::Values("mixtral", "qwen3_moe"),
-                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Models, GpuRunnerTest,
+    testing::Values(
+        TestModel{"mixtral", padded_mixtral, QuantMethod::kFp8Block128, WeightFormat::kFp8Block128},
+        TestModel{"qwen3_moe", mixed_qwen3_moe, QuantMethod::kFp8Block128,
+                  WeightFormat::kFp8Block128},
+        TestModel{"mixtral_nvfp4", padded_mixtral, QuantMethod::kModelOptNvfp4,
+                  WeightFormat::kNvfp4},
+        TestModel{"qwen3_moe_bf16", mixed_qwen3_moe, QuantMethod::kNone, WeightFormat::kBf16}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+// Formats that differ from what config.json says, or within a projection.
+TEST(GpuWeights, RefusesExpertsOfAnotherFormatThanTheConfigs) {
+  BRAID_NEEDS_CUDA();
+  const ModelConfig config = padded_mixtral();
+  const auto source = make_dummy_weights(config, WeightFormat::kBf16, 3);
+  cpu::ThreadPool pool(1);
+  const auto loaded = load_gpu_weights(config, *source, {.pool = &pool}, {});
+  ASSERT_FALSE(loaded.has_value());
+  EXPECT_EQ(loaded.error().message,
+            "model.layers.0.block_sparse_moe.experts.0.w1.weight is bf16, on a GPU all experts are "
+            "what config.json says they are quantised to; `--device cpu` runs it");
+}
 
 }  // namespace
 }  // namespace braid::test

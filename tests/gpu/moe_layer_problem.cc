@@ -24,15 +24,41 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 
 size_t index(int64_t a, int64_t n, int64_t b) { return static_cast<size_t>(a * n + b); }
 
+// Element i of row `row` in a tile's image of h, and the scale it was quantised with, 0 for BF16.
+struct StoredH {
+  double value;
+  double scale;
+};
+StoredH stored_h(WeightFormat format, const kernels::ActivationImage& image, int32_t num_tokens,
+                 int32_t row, int32_t i, const uint8_t* h_image) {
+  if (format == WeightFormat::kFp8Block128) {
+    const uint8_t* const base = h_image + image.offset(i / 128);
+    const int32_t tokens8 = (num_tokens + 7) / 8 * 8;
+    float scale;
+    std::memcpy(&scale, base + 4 * (i / 64 % 2 * tokens8 + row), 4);
+    const uint8_t code = base[image.scale_bytes + kernels::swizzled(row, i % 128)];
+    return {double{from_e4m3(code)} * scale, scale};
+  }
+  if (format == WeightFormat::kNvfp4) i = i / 128 * 128 + kernels::nvfp4_place(i % 128);
+  Bf16 value;
+  std::memcpy(&value, h_image + image.offset(i / 64) + kernels::swizzled(row, 2 * (i % 64)), 2);
+  return {double{to_float(value)}, 0};
+}
+
 }  // namespace
 
 LayerProblem::LayerProblem(const LayerShape& s, uint32_t seed) : shape(s) {
   std::mt19937 random(seed);
   const MoeSizes& z = s.sizes;
+  const auto matrix = [&](int32_t rows, int32_t cols, bool positive) {
+    return s.contents == LayerContents::kNormal
+               ? RandomMatrix(random, z.weight_format, rows, cols)
+               : RandomMatrix::integers(random, z.weight_format, rows, cols, positive);
+  };
   for (int32_t e = 0; e < z.all_experts(); ++e) {
-    gate_.emplace_back(random, WeightFormat::kFp8Block128, z.moe_intermediate_size, z.hidden_size);
-    up_.emplace_back(random, WeightFormat::kFp8Block128, z.moe_intermediate_size, z.hidden_size);
-    down_.emplace_back(random, WeightFormat::kFp8Block128, z.hidden_size, z.moe_intermediate_size);
+    gate_.push_back(matrix(z.moe_intermediate_size, z.hidden_size, true));
+    up_.push_back(matrix(z.moe_intermediate_size, z.hidden_size, false));
+    down_.push_back(matrix(z.hidden_size, z.moe_intermediate_size, false));
   }
   draw_inputs(random);
   const auto num_slots = static_cast<int32_t>(s.ranks.size());
@@ -80,6 +106,13 @@ void LayerProblem::draw_inputs(std::mt19937& random) {
   x.clear(), shared_weight.clear(), slots.clear();
   const float x_size = 1.0f / std::sqrt(static_cast<float>(z.hidden_size));
   for (const float v : random_floats(random, tokens * hidden, x_size)) x.push_back(to_bf16(v));
+  if (shape.contents == LayerContents::kIntegers) {
+    std::uniform_int_distribution<int> small(0, 2);
+    for (Bf16& value : x) value = to_bf16(static_cast<float>(small(random)));
+  } else if (shape.contents == LayerContents::kUnitVectors) {
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = to_bf16(i % hidden == i / hidden % hidden ? 64.0f : 0.0f);
+  }
   logits = random_floats(random, tokens * static_cast<size_t>(z.num_experts));
   if (shape.only_expert.has_value()) {
     for (size_t t = 0; t < tokens; ++t)
@@ -149,16 +182,10 @@ void LayerProblem::upload() {
     kernels::pack_expert({gate_[e].view(), up_[e].view(), down_[e].view()},
                          gate_up.data() + e * gate_up_bytes, down.data() + e * down_bytes);
   }
-  const auto resize_scales = [&](std::vector<uint8_t>& packed, int32_t depth) {
-    const auto rows_bytes = static_cast<size_t>(kernels::weight_rows_bytes(depth));
-    const auto tile_bytes = static_cast<size_t>(depth * kernels::kWeightTileBytes);
-    for (size_t at = 0; at < packed.size(); at += rows_bytes) {
-      auto* scales = reinterpret_cast<float*>(packed.data() + at + tile_bytes);
-      for (int32_t i = 0; i < 2 * depth; ++i) scales[i] *= shape.weight_size;
-    }
-  };
-  resize_scales(gate_up, z.hidden_size / 128);
-  resize_scales(down, z.moe_intermediate_size / 128);
+  if (shape.weight_size == 0) {
+    std::fill(gate_up.begin(), gate_up.end(), uint8_t{0});
+    std::fill(down.begin(), down.end(), uint8_t{0});
+  }
   gate_up_weights_ = DeviceBuffer::of(gate_up);
   down_weights_ = DeviceBuffer::of(down);
 
@@ -216,6 +243,9 @@ kernels::MoePlan LayerProblem::plan(bool with_lora) const {
       kernels::plan_moe_layer(shape.sizes, shape.num_tokens, with_lora && !loras_.empty(),
                               device_facts().num_sms, lora_plan);
   if (tile_tokens != 0) plan.tile_tokens = tile_tokens, plan.large_batch = false;
+  plan.num_guessed_experts =
+      std::min(plan.num_guessed_experts,
+               kernels::most_guessed_experts(shape.sizes, plan, with_lora && !loras_.empty()));
   if (small_batch) plan.small_batch = true;
   return plan;
 }
@@ -250,6 +280,12 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
   const int32_t hidden = z.hidden_size, width = z.moe_intermediate_size;
   const int32_t per_token = z.pairs_per_token(), tokens = shape.num_tokens;
   const MoeLayerParams host = host_params();
+  const bool is_fp8 = z.weight_format == WeightFormat::kFp8Block128;
+  // Of a sum, by the magnitude of its terms: the FP8 accumulator has 13 bits; a BF16 one loses less
+  // than 2^-21 with each 16 products.
+  const double sum_error = is_fp8 ? 0x1p-12 : std::max(hidden, width) / 16 * 0x1p-21;
+  const bool exact_h = shape.contents != LayerContents::kNormal;
+  const bool exact_y = shape.contents == LayerContents::kUnitVectors;
   const auto read = [&]<class T>(const T* at, size_t count) {
     std::vector<T> values(count);
     const auto offset = reinterpret_cast<const std::byte*>(at) - workspace_.as<std::byte>();
@@ -264,7 +300,7 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
   const auto weight_of_pair = read(router.workspace.weight_of_pair, num_pairs);
   const auto h_image =
       read(router.workspace.h_image,
-           index(router.workspace.max_rows, width / 128 * kernels::kActivationRowBytes, 0));
+           index(router.workspace.max_rows, kernels::image_row_bytes(z.weight_format, width), 0));
   const auto num_tiles = read(router.workspace.counts, 1)[0].num_tiles;
   const auto tiles = read(router.workspace.tiles, static_cast<size_t>(num_tiles));
   const auto topk_ids = topk_ids_.download<int32_t>(index(tokens, z.top_k, 0));
@@ -274,7 +310,7 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
     const reference::Route want = reference::route(host, t);
     std::vector<double> token_x;
     for (int32_t i = 0; i < hidden; ++i) token_x.push_back(to_float(x[index(t, hidden, i)]));
-    const std::vector<double> x_q = reference::quantize_e4m3(token_x, 128);
+    const std::vector<double> x_q = is_fp8 ? reference::quantize_e4m3(token_x, 128) : token_x;
     const int32_t slot = with_lora ? slots[static_cast<size_t>(t)] : kNoAdapter;
     std::vector<double> y_want(static_cast<size_t>(hidden), 0.0), y_tolerance = y_want;
     for (int32_t k = 0; k < per_token; ++k) {
@@ -299,8 +335,8 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
       const ExpertLora lora =
           slot == kNoAdapter ? ExpertLora{} : loras_[static_cast<size_t>(slot)][e];
 
-      // h before it is quantised, and how far the kernel's may be from it: 13 bits of the FP8
-      // accumulator, BF16 of u, float elsewhere.
+      // h before it is quantised, and how far the kernel's may be from it: sums, BF16 of u, float
+      // elsewhere.
       const auto row = row_of_pair[pair];
       const auto tile = std::find_if(tiles.begin(), tiles.end(), [&](const auto& candidate) {
         return row >= candidate.first_row && row < candidate.first_row + candidate.num_tokens;
@@ -308,8 +344,7 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
       if (tile == tiles.end() || tile->expert != expert)
         return fmt::format("pair {}: row {} is in no tile of expert {}", pair, row, expert);
       const auto image =
-          kernels::activation_image(tile->first_row, tile->num_tokens, width / 128, 2);
-      const int32_t in_tile = row - tile->first_row, tokens8 = (tile->num_tokens + 7) / 8 * 8;
+          kernels::activation_image(z.weight_format, tile->first_row, tile->num_tokens, width, 2);
       const auto w_gate = reference::multiply(gate_[e].view(), x_q);
       const auto w_up = reference::multiply(up_[e].view(), x_q);
       const auto l_gate = reference::lora_delta(lora.gate, token_x, width);
@@ -319,21 +354,25 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
         const auto at = static_cast<size_t>(i);
         const double g = shape.weight_size * w_gate[at].value + l_gate[at].value;
         const double u = shape.weight_size * w_up[at].value + l_up[at].value;
-        const double g_error = shape.weight_size * w_gate[at].magnitude * 0x1p-12 +
+        const double g_error = shape.weight_size * w_gate[at].magnitude * sum_error +
                                l_gate[at].magnitude * 0x1p-8 + std::abs(g) * 1e-5;
-        const double u_error = shape.weight_size * w_up[at].magnitude * 0x1p-12 +
+        const double u_error = shape.weight_size * w_up[at].magnitude * sum_error +
                                l_up[at].magnitude * 0x1p-8 + std::abs(u) * 1e-5;
         h[at] = silu(g) * u;
         h_tolerance[at] = 1.1 * g_error * (std::abs(u) + u_error) + std::abs(silu(g)) * u_error +
                           std::abs(h[at]) * 0x1p-8;
-        const uint8_t* base = h_image.data() + image.offset(i / 128);
-        float h_scale;
-        std::memcpy(&h_scale, base + 4 * (i / 64 % 2 * tokens8 + in_tile), 4);
-        const uint8_t code = base[image.scale_bytes + kernels::swizzled(in_tile, i % 128)];
-        h_q[at] = double{from_e4m3(code)} * h_scale;
+        const StoredH stored = stored_h(z.weight_format, image, tile->num_tokens,
+                                        row - tile->first_row, i, h_image.data());
+        h_q[at] = stored.value;
+        if (exact_h &&
+            h_q[at] != to_float(to_bf16(static_cast<float>(g) * static_cast<float>(u)))) {
+          return fmt::format("token {} expert {}: h[{}] = {}, want the bits of {} * {}", t, expert,
+                             i, h_q[at], g, u);
+        }
         // Half a step of e4m3 is 2^-4 of the value, or 2^-10 of the scale among subnormals.
         const double rounding =
-            std::max((std::abs(h[at]) + h_tolerance[at]) * 0x1p-4, h_scale * 0x1p-10);
+            is_fp8 ? std::max((std::abs(h[at]) + h_tolerance[at]) * 0x1p-4, stored.scale * 0x1p-10)
+                   : 0;
         if (!(std::abs(h_q[at] - h[at]) <= h_tolerance[at] + rounding * 1.01)) {
           return fmt::format("token {} expert {} slot {}: h[{}] = {}, want {}, tolerance {} + {}",
                              t, expert, slot, i, h_q[at], h[at], h_tolerance[at], rounding);
@@ -364,16 +403,18 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
                                   ? value
                                   : shape.weight_size * w_down[at].value;
         y_want[at] += weight * value;
-        y_tolerance[at] += std::abs(weight) * (shape.weight_size * w_down[at].magnitude * 0x1p-12 +
-                                               l_down[at].magnitude * 0x1p-8 + abs_error[at] +
-                                               std::abs(stored) * 0x1p-8);
+        y_tolerance[at] +=
+            std::abs(weight) *
+            (shape.weight_size * w_down[at].magnitude * sum_error + l_down[at].magnitude * 0x1p-8 +
+             abs_error[at] + std::abs(stored) * 0x1p-8);
       }
     }
     want_y.insert(want_y.end(), y_want.begin(), y_want.end());
     for (int32_t o = 0; o < hidden; ++o) {
       const auto at = static_cast<size_t>(o);
       const double got = to_float(y[index(t, hidden, o)]);
-      const double tolerance = y_tolerance[at] + std::abs(y_want[at]) * 0x1p-8;
+      const double tolerance = exact_y ? 0 : y_tolerance[at] + std::abs(y_want[at]) * 0x1p-8;
+      if (exact_y) y_want[at] = to_float(to_bf16(static_cast<float>(y_want[at])));
       if (!(std::abs(got - y_want[at]) <= tolerance)) {
         return fmt::format("token {} slot {}: y[{}] = {}, want {}, tolerance {}", t, slot, o, got,
                            y_want[at], tolerance);

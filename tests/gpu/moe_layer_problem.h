@@ -18,6 +18,14 @@ enum class LoraLayout {
   kOneA,         // gate and up have one A
 };
 
+// Of weights and x. Those that are no normal numbers are for BF16 and NVFP4 and one expert a token;
+// gate's sums are so large that silu is the identity, and why_wrong() asks for equal bits.
+enum class LayerContents {
+  kNormal,
+  kIntegers,     // sums of gate and up are exact
+  kUnitVectors,  // x has one element that is not zero: so are those of down
+};
+
 struct LayerShape {
   int32_t num_tokens = 1;
   kernels::MoeSizes sizes = {.hidden_size = 256,
@@ -30,6 +38,7 @@ struct LayerShape {
   float base_share = 0.25f;                 // of tokens without adapter
   float weight_size = 1.0f;                 // scale of the base weights; 0 leaves the delta alone
   std::optional<int32_t> only_expert = {};  // every token's first choice
+  LayerContents contents = LayerContents::kNormal;
 };
 
 // One MoE layer with random contents, on the host and on the device. What is public may be changed
@@ -37,6 +46,7 @@ struct LayerShape {
 class LayerProblem {
  public:
   LayerProblem(const LayerShape& shape, uint32_t seed);
+  LayerProblem(LayerProblem&&) = default;
 
   // Runs the layer with outputs and workspace poisoned first. Returns y as floats, [T, H].
   std::vector<float> run(bool with_lora = true);

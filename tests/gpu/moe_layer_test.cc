@@ -351,6 +351,25 @@ TEST(MoePlanText, NamesTileGuessAndPrefetch) {
   EXPECT_EQ(plan(8192, true), "large batch");
 }
 
+TEST(MoePlanText, FormatsWithoutKernelsOfTheirOwnForAFewTokensOrManyTakeTheOthers) {
+  const auto plan = [&](WeightFormat format, int32_t tokens, bool with_adapters) {
+    const MoeSizes sizes = {.hidden_size = 2048,
+                            .moe_intermediate_size = 512,
+                            .num_experts = 256,
+                            .num_shared_experts = 1,
+                            .top_k = 8,
+                            .weight_format = format};
+    return to_string(kernels::plan_moe_layer(sizes, tokens, with_adapters, 132));
+  };
+  EXPECT_EQ(plan(WeightFormat::kBf16, 1, true), "tile 8, 0 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(WeightFormat::kBf16, 64, false), "tile 32, 33 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(WeightFormat::kBf16, 8192, false), "tile 64, 0 experts guessed, 3 prefetched");
+  // More CTAs share an SM.
+  EXPECT_EQ(plan(WeightFormat::kNvfp4, 64, true), "tile 16, 49 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(WeightFormat::kNvfp4, 256, false), "tile 16, 64 experts guessed, 13 prefetched");
+  EXPECT_EQ(plan(WeightFormat::kNvfp4, 512, true), "tile 32, 0 experts guessed, 13 prefetched");
+}
+
 TEST(MoePlanText, SaysWhatIsLeftToTheSideStream) {
   const auto plan = [&](MoeLoraPlan lora_plan, int32_t tokens, bool with_adapters) {
     return to_string(kernels::plan_moe_layer(kSmall, tokens, with_adapters, 132, lora_plan));

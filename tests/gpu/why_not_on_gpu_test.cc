@@ -11,6 +11,21 @@ namespace {
 TEST(WhyNotOnGpu, IsEmptyForModelsThatRun) {
   EXPECT_EQ(why_not_on_gpu(padded_mixtral()), "");
   EXPECT_EQ(why_not_on_gpu(mixed_qwen3_moe()), "");
+  for (const QuantMethod method :
+       {QuantMethod::kNone, QuantMethod::kModelOptNvfp4, QuantMethod::kCompressedTensorsNvfp4}) {
+    ModelConfig config = padded_mixtral();
+    config.quant_method = method;
+    EXPECT_EQ(why_not_on_gpu(config), "");
+  }
+}
+
+TEST(WhyNotOnGpu, NamesAWidthThatOnlyFp8ExpertsCanHave) {
+  ModelConfig config = mixed_qwen3_moe();
+  config.moe_intermediate_size = 4096;
+  EXPECT_EQ(why_not_on_gpu(config), "");
+  config.quant_method = QuantMethod::kNone;
+  EXPECT_EQ(why_not_on_gpu(config),
+            "moe_intermediate_size = 4096 with LoRA plan fused, need at most 2048 (bf16 experts)");
 }
 
 TEST(WhyNotOnGpu, NamesASizeThatKernelsCannotTake) {

@@ -46,12 +46,42 @@ RandomMatrix::RandomMatrix(std::mt19937& random, WeightFormat format, int32_t ro
         group_scale_.push_back(static_cast<uint8_t>(byte(random) % 0x7f));
       view_.data = codes_.data();
       view_.group_scale = group_scale_.data();
-      view_.global_scale = 0.0037f;
+      // Matrices have scales of their own.
+      view_.global_scale = std::uniform_real_distribution<float>(0.003f, 0.005f)(random);
       break;
   }
-  std::vector<float> row(static_cast<size_t>(cols));
-  values_.reserve(n);
-  for (int32_t r = 0; r < rows; ++r) {
+  decode();
+}
+
+RandomMatrix RandomMatrix::integers(std::mt19937& random, WeightFormat format, int32_t rows,
+                                    int32_t cols, bool positive) {
+  RandomMatrix m;
+  m.view_ = {.format = format, .rows = rows, .cols = cols};
+  const size_t n = static_cast<size_t>(rows) * static_cast<size_t>(cols);
+  const auto draw = [&](int last) { return std::uniform_int_distribution<int>(0, last)(random); };
+  if (format == WeightFormat::kBf16) {
+    for (size_t i = 0; i < n; ++i) {
+      const int value = 1 + draw(7);
+      m.bf16_.push_back(to_bf16(static_cast<float>(positive || draw(1) == 0 ? value : -value)));
+    }
+    m.view_.data = m.bf16_.data();
+  } else {
+    const auto code = [&] { return 1 + draw(6) + (positive ? 0 : 8 * draw(1)); };
+    for (size_t i = 0; i < n / 2; ++i)
+      m.codes_.push_back(static_cast<uint8_t>(code() | code() << 4));
+    for (size_t i = 0; i < n / 16; ++i)
+      m.group_scale_.push_back(to_e4m3(std::ldexp(1.0f, draw(2))));
+    m.view_.data = m.codes_.data();
+    m.view_.group_scale = m.group_scale_.data();
+    m.view_.global_scale = std::ldexp(1.0f, draw(2));
+  }
+  m.decode();
+  return m;
+}
+
+void RandomMatrix::decode() {
+  std::vector<float> row(static_cast<size_t>(view_.cols));
+  for (int32_t r = 0; r < view_.rows; ++r) {
     dequantize_row(view_, r, row.data());
     values_.insert(values_.end(), row.begin(), row.end());
   }

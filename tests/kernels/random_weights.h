@@ -20,6 +20,10 @@ std::vector<float> random_floats(std::mt19937& random, size_t n, float sigma = 1
 class RandomMatrix {
  public:
   RandomMatrix(std::mt19937& random, WeightFormat format, int32_t rows, int32_t cols);
+  // Of BF16 or NVFP4: halves of small integers with scales that are powers of two, none of them
+  // zero, so that sums of products with integers are exact in float.
+  static RandomMatrix integers(std::mt19937& random, WeightFormat format, int32_t rows,
+                               int32_t cols, bool positive);
   RandomMatrix(RandomMatrix&&) = default;  // vectors keep their memory, so the view stays right
 
   const WeightMatrix& view() const { return view_; }
@@ -27,6 +31,9 @@ class RandomMatrix {
   const std::vector<double>& values() const { return values_; }
 
  private:
+  RandomMatrix() = default;
+  void decode();
+
   std::vector<uint8_t> codes_;
   std::vector<float> floats_;
   std::vector<Bf16> bf16_;

@@ -17,17 +17,29 @@ __device__ uint64_t random_bits(uint64_t seed, uint64_t i) {
   return z ^ (z >> 31);
 }
 
-__global__ void fill_moe_weights_kernel(uint8_t* tiles, int64_t bytes, int depth, float w_scale,
+// What 8 bytes of 128 packed rows are.
+struct PackedRows {
+  int32_t bytes;        // of the rows
+  int32_t scales_at;    // behind the weights, pairs of w_scale
+  int32_t block_bytes;  // of weights: codes, then scales of their own
+  int32_t code_bytes;   // in a block
+  uint64_t code_bits;   // that may be set in codes
+  uint64_t scale_bits;  // and in scales
+  float w_scale;
+};
+
+__global__ void fill_moe_weights_kernel(uint8_t* rows, int64_t bytes, PackedRows packed,
                                         uint64_t seed) {
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   for (int64_t i = 8 * thread; i < bytes; i += 8 * int64_t{kCtas} * kThreads) {
-    // Sign, and exponents up to the one of 1.
-    uint64_t codes = random_bits(seed, i) & 0xbfbfbfbfbfbfbfbfu;
-    if (i % weight_rows_bytes(depth) >= depth * kWeightTileBytes) {
-      const float scales[2] = {w_scale, w_scale};
-      codes = *reinterpret_cast<const uint64_t*>(scales);
+    const auto at = static_cast<int32_t>(i % packed.bytes);
+    const bool is_code = at % packed.block_bytes < packed.code_bytes;
+    uint64_t bits = random_bits(seed, i) & (is_code ? packed.code_bits : packed.scale_bits);
+    if (at >= packed.scales_at) {
+      const float scales[2] = {packed.w_scale, packed.w_scale};
+      bits = *reinterpret_cast<const uint64_t*>(scales);
     }
-    *reinterpret_cast<uint64_t*>(tiles + i) = codes;
+    *reinterpret_cast<uint64_t*>(rows + i) = bits;
   }
 }
 
@@ -41,12 +53,27 @@ __global__ void fill_bf16_kernel(__nv_bfloat16* values, int64_t count, float siz
 
 }  // namespace
 
-void fill_moe_weights(uint8_t* tiles, int64_t bytes, int32_t depth, uint64_t seed,
-                      CudaStream stream) {
-  const float w_scale = 2.0f * rsqrtf(128.0f * static_cast<float>(depth));
+void fill_moe_weights(WeightFormat format, uint8_t* rows, int64_t bytes, int32_t columns,
+                      uint64_t seed, CudaStream stream) {
+  const float unit = rsqrtf(static_cast<float>(columns));
+  if (format == WeightFormat::kBf16)
+    return fill_bf16(reinterpret_cast<Bf16*>(rows), bytes / 2, 2.2f * unit, seed, stream);
+  PackedRows packed = {.bytes = weight_rows_bytes(format, columns),
+                       .scales_at = weight_columns_bytes(format, columns)};
+  if (format == WeightFormat::kNvfp4) {
+    packed.block_bytes = kNvfp4BlockBytes, packed.code_bytes = kNvfp4CodeBytes;
+    packed.code_bits = ~uint64_t{0};
+    // Without the upper bit of the exponents, where they stand (nvfp4_layout.h).
+    packed.scale_bits = ~uint64_t{0x0404040404040404};
+    packed.w_scale = 0.7f * unit * kNvfp4Unit;
+  } else {
+    packed.block_bytes = packed.code_bytes = kWeightTileBytes;
+    packed.code_bits = 0xbfbfbfbfbfbfbfbf;  // without the upper bit of the exponents
+    packed.w_scale = 2.0f * unit;
+  }
   launch("fill_moe_weights", fill_moe_weights_kernel,
-         {.grid = dim3(kCtas), .cta = dim3(kThreads), .overlap_previous = false}, stream, tiles,
-         bytes, depth, w_scale, seed);
+         {.grid = dim3(kCtas), .cta = dim3(kThreads), .overlap_previous = false}, stream, rows,
+         bytes, packed, seed);
 }
 
 void fill_bf16(Bf16* values, int64_t count, float size, uint64_t seed, CudaStream stream) {

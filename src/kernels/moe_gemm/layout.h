@@ -3,9 +3,34 @@
 #include <cstdint>
 
 #include "kernels/common/tiles.h"
+#include "kernels/moe_gemm/nvfp4_layout.h"
+#include "quant/weight_matrix.h"
 
 // Byte layouts that packing, routing and the GEMM kernels agree on.
 namespace braid::kernels {
+
+// Weights lie as 128 rows at a time, in pieces of some columns, one behind the other; behind all of
+// them come scales.
+//
+//   FP8    128 columns: a tile of 128-byte rows (tiles.h); behind them two scales for each
+//   BF16    64 columns: the same tile, no scales
+//   NVFP4  128 columns: a block (nvfp4_layout.h); behind them the global scales of rows 0..7 and of
+//          rows 8..15 of each 16, times kNvfp4Unit, twice
+constexpr int32_t weight_columns_bytes(WeightFormat format, int32_t columns) {
+  return format == WeightFormat::kNvfp4  ? columns / 128 * kNvfp4BlockBytes
+         : format == WeightFormat::kBf16 ? columns / 64 * kWeightTileBytes
+                                         : columns / 128 * kWeightTileBytes;
+}
+constexpr int32_t scales_behind_bytes(WeightFormat format, int32_t columns) {
+  return format == WeightFormat::kNvfp4  ? 16
+         : format == WeightFormat::kBf16 ? 0
+                                         : weight_scale_bytes(columns / 128);
+}
+// The next 128 rows begin at a multiple of 128 bytes.
+constexpr int32_t weight_rows_bytes(WeightFormat format, int32_t columns) {
+  return weight_columns_bytes(format, columns) +
+         (scales_behind_bytes(format, columns) + 127) / 128 * 128;
+}
 
 // Activations of one token tile: for each 128 of depth the scales [scales_per_row, n], padded to
 // 128 bytes, then n rows of 128 e4m3 bytes, swizzled; n is the number of tokens rounded up to 8.
@@ -27,6 +52,30 @@ constexpr ActivationImage activation_image(int32_t first_row, int32_t num_tokens
   return {.begin = int64_t{first_row} * depth * kActivationRowBytes,
           .depth_bytes = scale_bytes + n * 128,
           .scale_bytes = scale_bytes};
+}
+
+// BF16 activations, of weights that are not FP8: a depth is 64 columns, and there are no scales.
+constexpr int32_t image_columns(WeightFormat format) {
+  return format == WeightFormat::kFp8Block128 ? 128 : 64;
+}
+constexpr int32_t image_row_bytes(WeightFormat format, int32_t columns) {
+  return format == WeightFormat::kFp8Block128 ? columns / 128 * kActivationRowBytes : 2 * columns;
+}
+constexpr ActivationImage activation_image(WeightFormat format, int32_t first_row,
+                                           int32_t num_tokens, int32_t columns,
+                                           int32_t scales_per_row) {
+  if (format == WeightFormat::kFp8Block128)
+    return activation_image(first_row, num_tokens, columns / 128, scales_per_row);
+  return {.begin = int64_t{first_row} * 2 * columns,
+          .depth_bytes = (num_tokens + 7) / 8 * 8 * 128,
+          .scale_bytes = 0};
+}
+
+// CTAs of a GEMM that share an SM. Decoding NVFP4 takes about as long as reading it: more warps
+// hide what each waits for, as many as registers allow.
+constexpr int32_t gemm_ctas_per_sm(WeightFormat format, int32_t tile_tokens, bool with_lora) {
+  if (format != WeightFormat::kNvfp4 || tile_tokens > (with_lora ? 16 : 32)) return 2;
+  return with_lora || tile_tokens > 16 ? 3 : 4;
 }
 
 // Row r of a gate_up tile: feature and whether it is of up. Gate and up alternate every 8 rows, so

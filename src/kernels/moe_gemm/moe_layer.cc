@@ -8,8 +8,10 @@
 
 #include "base/check.h"
 #include "kernels/common/fork_join.h"
+#include "kernels/moe_gemm/format_gemm.h"
 #include "kernels/moe_gemm/large_batch.h"
 #include "kernels/moe_gemm/layout.h"
+#include "kernels/moe_gemm/pack.h"
 #include "kernels/moe_lora/moe_lora.h"
 #include "kernels/moe_routing/routing_scratch.h"
 
@@ -45,8 +47,8 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   take(w.sort_scratch, routing_scratch_ints(static_cast<int32_t>(pairs), max_tokens, w.max_rows,
                                             sizes.all_experts(), num_slots));
   take(w.key_counts, int64_t{kLargeChunks} * sizes.all_experts());
-  take(w.x_image, rows * (hidden / 128) * kActivationRowBytes);
-  take(w.h_image, rows * (width / 128) * kActivationRowBytes);
+  take(w.x_image, rows * image_row_bytes(sizes.weight_format, sizes.hidden_size));
+  take(w.h_image, rows * image_row_bytes(sizes.weight_format, sizes.moe_intermediate_size));
   take(w.pair_out, rows * hidden);
   const int64_t steps = rank_steps(max_rank), slabs = (2 * max_rank + 63) / 64;
   if (lora_plan == MoeLoraPlan::kFused) {
@@ -100,12 +102,26 @@ constexpr MeasuredPlan kMeasuredPlans[] = {
 };
 
 MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes, int32_t num_tokens) {
+  if (sizes.weight_format != WeightFormat::kFp8Block128) return MoeLoraPlan::kFused;
   for (const MeasuredPlan& row : kMeasuredPlans) {
     if (sizes.hidden_size >= row.min_hidden_size && sizes.moe_intermediate_size >= row.min_width &&
         num_tokens <= row.max_tokens)
       return row.plan;
   }
   return MoeLoraPlan::kFused;
+}
+
+// Tokens of a tile at most. No expert has more tokens than the batch; a wider tile only costs
+// registers and time.
+int32_t tile_tokens(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
+                    bool fused_lora) {
+  if (num_tokens <= 8) return 8;
+  if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) return 16;
+  // NVFP4 gains more by CTAs that find room than it loses by experts that are decoded twice.
+  if (sizes.weight_format == WeightFormat::kNvfp4 && num_tokens <= 256 &&
+      (fused_lora || num_tokens * sizes.top_k <= 8 * sizes.num_experts))
+    return 16;
+  return num_tokens <= 256 || with_adapters ? 32 : 64;
 }
 
 }  // namespace
@@ -119,42 +135,40 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
   const bool apart = with_adapters && !fused_lora;
   const int32_t num_side_ctas =
       with_adapters && lora_plan == MoeLoraPlan::kTwoStream ? kSideCtas * num_sms / 132 : 0;
-  if (!apart && num_tokens > kLargeBatchTokens)
+  const bool is_fp8 = sizes.weight_format == WeightFormat::kFp8Block128;
+  if (is_fp8 && !apart && num_tokens > kLargeBatchTokens)
     return {.num_sms = num_sms, .lora_plan = lora_plan, .large_batch = true};
   // Choosing experts in every CTA beats being told by a kernel before for up to so many tokens.
-  if (!apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
+  if (is_fp8 && !apart && num_tokens <= 4 && sizes.hidden_size <= kSmallBatchHidden)
     return {.tile_tokens = kSmallBatchTokens, .num_sms = num_sms, .small_batch = true};
+  const int32_t tile = tile_tokens(sizes, num_tokens, with_adapters, fused_lora);
+  MoePlan plan = {.tile_tokens = tile,
+                  .num_sms = num_sms,
+                  .lora_plan = lora_plan,
+                  .num_side_ctas = num_side_ctas};
   // Share of experts that uniform routing hits, and what of them fits in L2 and in the time.
   const double miss =
       std::pow(1.0 - static_cast<double>(sizes.top_k) / sizes.num_experts, num_tokens);
   // Larger ones are routed by three kernels, and there is no time to guess in.
-  const int32_t guessed =
-      num_tokens > 256 || miss > 0.4
-          ? 0
-          : std::min({(2 * num_sms - num_side_ctas) / (sizes.moe_intermediate_size / 64),
-                      sizes.num_experts, kMaxGuessedExperts});
+  if (num_tokens <= 256 && miss <= 0.4)
+    plan.num_guessed_experts = most_guessed_experts(sizes, plan, with_adapters);
   constexpr double kPrefetchBytes = 16e6;
-  const double expert_bytes = 2.0 * sizes.hidden_size * sizes.moe_intermediate_size;
+  const double expert_bytes = static_cast<double>(expert_gate_up_bytes(sizes));
   // Before so many tokens it only makes the lists and x wait.
-  const int32_t prefetched = miss > 0.5 || num_tokens <= 128
-                                 ? 0
-                                 : std::min(sizes.num_experts - guessed,
-                                            static_cast<int32_t>(kPrefetchBytes / expert_bytes));
-  // No expert has more tokens than the batch; a wider tile only costs registers and time.
-  int32_t tile = 64;
-  if (num_tokens <= 8) {
-    tile = 8;
-  } else if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) {
-    tile = 16;
-  } else if (num_tokens <= 256 || with_adapters) {
-    tile = 32;
+  if (num_tokens > 128 && miss <= 0.5) {
+    plan.num_prefetched_experts = std::min(sizes.num_experts - plan.num_guessed_experts,
+                                           static_cast<int32_t>(kPrefetchBytes / expert_bytes));
   }
-  return {.tile_tokens = tile,
-          .num_sms = num_sms,
-          .num_guessed_experts = guessed,
-          .num_prefetched_experts = prefetched,
-          .lora_plan = lora_plan,
-          .num_side_ctas = num_side_ctas};
+  return plan;
+}
+
+int32_t most_guessed_experts(const MoeSizes& sizes, const MoePlan& plan, bool with_adapters) {
+  const bool fused_lora = with_adapters && plan.lora_plan == MoeLoraPlan::kFused;
+  const int32_t num_ctas =
+      plan.num_sms * gemm_ctas_per_sm(sizes.weight_format, plan.tile_tokens, fused_lora) -
+      plan.num_side_ctas;
+  return std::min(
+      {num_ctas / (sizes.moe_intermediate_size / 64), sizes.num_experts, kMaxGuessedExperts});
 }
 
 std::string to_string(MoeLoraPlan plan) {
@@ -182,7 +196,9 @@ std::string to_string(const MoePlan& plan) {
 std::string why_unsupported(const MoeLayerParams& p) {
   const MoeSizes& s = p.sizes;
   if (p.num_tokens < 0) return fmt::format("num_tokens = {}, need 0 or more", p.num_tokens);
-  // A lane of a consumer warp keeps the scales of two stages of 128 columns.
+  if (s.weight_format == WeightFormat::kF32)
+    return "weight_format = f32, need fp8_block128, bf16 or nvfp4";
+  // A lane of a consumer warp keeps the FP8 scales of two stages of 128 columns.
   const auto is_depth = [](int32_t n) { return n >= 128 && n <= 64 * 128 && n % 128 == 0; };
   if (!is_depth(s.hidden_size))
     return fmt::format("hidden_size = {}, need a multiple of 128 up to 8192", s.hidden_size);
@@ -234,6 +250,11 @@ std::string why_unsupported(const MoeLayerParams& p) {
 
 std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
   const bool apart = lora_is_apart(p, plan);
+  if (p.sizes.weight_format != WeightFormat::kFp8Block128 &&
+      (apart || plan.small_batch || plan.large_batch)) {
+    return fmt::format("weight_format = {} with {}, need fp8_block128", name(p.sizes.weight_format),
+                       apart ? "LoRA plan " + to_string(plan.lora_plan) : to_string(plan));
+  }
   if (p.adapters != nullptr && !apart && p.sizes.moe_intermediate_size > kFusedLoraWidth) {
     return fmt::format("moe_intermediate_size = {} with LoRA plan fused, need at most {}",
                        p.sizes.moe_intermediate_size, kFusedLoraWidth);
@@ -253,6 +274,11 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
     return fmt::format("LoRA plan {}, the workspace is for {}", to_string(plan.lora_plan),
                        apart ? "fused" : "two-stream and serial");
   }
+  const int32_t most_guessed = most_guessed_experts(p.sizes, plan, p.adapters != nullptr);
+  if (plan.num_guessed_experts > most_guessed) {
+    return fmt::format("num_guessed_experts = {}, need at most {}", plan.num_guessed_experts,
+                       most_guessed);
+  }
   if (!plan.small_batch) return "";
   if (p.num_tokens > kSmallBatchTokens) {
     return fmt::format("num_tokens = {} in a small batch, need at most {}", p.num_tokens,
@@ -267,6 +293,20 @@ std::string why_unsupported(const MoeLayerParams& p, const MoePlan& plan) {
 
 namespace {
 
+template <MoeGemm kGemm>
+void launch_gemm_of_format(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  switch (p.sizes.weight_format) {
+    case WeightFormat::kFp8Block128:
+      return launch_format_gemm<kGemm, WeightFormat::kFp8Block128>(p, plan, stream);
+    case WeightFormat::kBf16:
+      return launch_format_gemm<kGemm, WeightFormat::kBf16>(p, plan, stream);
+    case WeightFormat::kNvfp4:
+      return launch_format_gemm<kGemm, WeightFormat::kNvfp4>(p, plan, stream);
+    default:
+      BRAID_UNREACHABLE(static_cast<int>(p.sizes.weight_format));
+  }
+}
+
 void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
   const bool with_adapters = p.adapters != nullptr;
   launch_large_routing(p, plan, stream);
@@ -278,6 +318,15 @@ void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream
 }
 
 }  // namespace
+
+void launch_moe_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  lora_is_apart(p, plan) ? launch_raw_gate_up(p, plan, stream)
+                         : launch_gemm_of_format<MoeGemm::kGateUp>(p, plan, stream);
+}
+
+void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
+  launch_gemm_of_format<MoeGemm::kDown>(p, plan, stream);
+}
 
 void launch_moe_layer(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream,
                       const SideStream& side) {

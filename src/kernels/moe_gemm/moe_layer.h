@@ -7,30 +7,33 @@
 
 #include "base/bf16.h"
 #include "base/cuda_fwd.h"
+#include "quant/weight_matrix.h"
 
 namespace braid::kernels {
 
-// The MoE layer on FP8 128x128 block-scale weights with LoRA inside, for sm_90a. Four kernels:
-// moe_routing (choose experts, sort, quantise x), gate_up (GEMM, SwiGLU, quantise, shrink of down),
-// down (GEMM), sum (of a token's pairs, and the norm behind the layer where it is asked for);
-// batches in which memory does not bind have kernels of their own (large_batch.h), with the same
-// bits. docs/kernels/moe.md has the pictures.
+// The MoE layer with LoRA inside on FP8 128x128 block-scale, BF16 or NVFP4 weights, for sm_90a.
+// Four kernels: moe_routing (choose experts, sort, quantise x), gate_up (GEMM, SwiGLU, quantise,
+// shrink of down), down (GEMM), sum (of a token's pairs, and the norm behind the layer where it is
+// asked for); batches in which memory does not bind have kernels of their own (large_batch.h), with
+// the same bits. docs/kernels/moe.md has the pictures.
 //
 //   g = q(x) gate_e^T + L(x),  u = q(x) up_e^T + L(x),  h = silu(g) * u
 //   y[t] = sum_k w[t, k] * (q(h) down_e^T + L(h))
 //
-// q rounds to e4m3 with a scale for each 128 elements of x and each 64 of h. L is the LoRA delta of
+// With FP8 weights q rounds to e4m3 with a scale for each 128 elements of x and each 64 of h; with
+// BF16 and NVFP4 weights, which are multiplied exactly, it rounds to BF16. L is the LoRA delta of
 // the token's adapter; it reads the BF16 x and h and enters in float before any rounding.
 //
 // T tokens, K top_k, E routed experts (a shared expert is number E, with every token), H
 // hidden_size, I moe_intermediate_size, S adapter slots. Every result has the same bits from run to
 // run and whatever else is in the batch.
 struct MoeSizes {
-  int32_t hidden_size = 0;            // H, multiple of 128 up to 8192
-  int32_t moe_intermediate_size = 0;  // I, the same
-  int32_t num_experts = 0;            // E in [1, 512]
-  int32_t num_shared_experts = 0;     // 0 or 1, as wide as a routed one
-  int32_t top_k = 0;                  // K in [1, 16]
+  int32_t hidden_size = 0;                                  // H, multiple of 128 up to 8192
+  int32_t moe_intermediate_size = 0;                        // I, the same
+  int32_t num_experts = 0;                                  // E in [1, 512]
+  int32_t num_shared_experts = 0;                           // 0 or 1, as wide as a routed one
+  int32_t top_k = 0;                                        // K in [1, 16]
+  WeightFormat weight_format = WeightFormat::kFp8Block128;  // or kBf16 or kNvfp4
 
   constexpr int32_t all_experts() const { return num_experts + num_shared_experts; }
   constexpr int32_t pairs_per_token() const { return top_k + num_shared_experts; }
@@ -39,8 +42,8 @@ struct MoeSizes {
 // Weights as the kernels stream them, made by pack_expert (pack.h): 128 rows at a time, as layout.h
 // has them, in the order of shared memory.
 struct MoeWeights {
-  const uint8_t* gate_up = nullptr;  // [E + shared, I / 64, weight_rows_bytes(H / 128)]
-  const uint8_t* down = nullptr;     // [E + shared, H / 128, weight_rows_bytes(I / 128)]
+  const uint8_t* gate_up = nullptr;  // [E + shared, I / 64, weight_rows_bytes(format, H)]
+  const uint8_t* down = nullptr;     // [E + shared, H / 128, weight_rows_bytes(format, I)]
 };
 
 // The factors of one adapter on one layer, packed by pack_moe_adapter (pack.h) in the order in
@@ -156,7 +159,7 @@ struct MoeWorkspace {
   // Of large batches (large_batch.h): counts, [kLargeChunks, E + shared], and runs, as `runs`.
   int32_t* key_counts = nullptr;
   struct MoeLargeRun* large_runs = nullptr;
-  uint8_t* x_image = nullptr;  // quantised x by rows, as shared memory holds it
+  uint8_t* x_image = nullptr;  // q(x) by rows, as shared memory holds it
   uint8_t* h_image = nullptr;  // the same of h
   float* u = nullptr;          // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
   float* v = nullptr;          // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
@@ -248,6 +251,9 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
 // two-stream plan is for are run by the serial one.
 MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                        int32_t num_sms, std::optional<MoeLoraPlan> lora_plan = {});
+
+// What num_guessed_experts of the plan may be: each tile of theirs is that of one CTA.
+int32_t most_guessed_experts(const MoeSizes& sizes, const MoePlan& plan, bool with_adapters);
 
 // "tile 16, 33 experts guessed, 7 prefetched": for people, without the LoRA plan.
 std::string to_string(const MoePlan& plan);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -12,25 +13,117 @@
 namespace braid::kernels {
 namespace {
 
-const uint8_t* codes(const WeightMatrix& w) { return static_cast<const uint8_t*>(w.data); }
+// A row of the 128 that are packed together.
+struct MatrixRow {
+  const WeightMatrix& matrix;
+  int32_t row;
 
-float block_scale(const WeightMatrix& w, int32_t row, int32_t column) {
-  return w.block_scale[int64_t{row / 128} * ((w.cols + 127) / 128) + column / 128];
+  const uint8_t* bytes(int32_t bytes_of_row) const {
+    return static_cast<const uint8_t*>(matrix.data) + int64_t{row} * bytes_of_row;
+  }
+};
+
+// Tiles of 128 bytes of each row.
+template <class RowOf>
+void pack_tiles(RowOf row_of, int32_t bytes_of_row, uint8_t* out) {
+  for (int32_t r = 0; r < 128; ++r) {
+    const uint8_t* const from = row_of(r).bytes(bytes_of_row);
+    for (int32_t byte = 0; byte < bytes_of_row; byte += 16)
+      std::memcpy(out + byte / 128 * kWeightTileBytes + swizzled(r, byte % 128), from + byte, 16);
+  }
 }
 
-// 128 rows given one by one, and two scales for each 128 columns: of rows 0..7 and of rows 8..15 of
-// each 16.
-template <class RowOf, class ScalesOf>
-void pack_rows(RowOf row_of, ScalesOf scales_of, int32_t columns, uint8_t* out) {
-  const int32_t depth = columns / 128;
-  for (int32_t k = 0; k < depth; ++k) {
-    uint8_t* const tile = out + k * kWeightTileBytes;
+// Of a row and the column that an NVFP4 register takes it from: bits 15, 8, 7 and 6 of a half.
+uint32_t nvfp4_register_half(const MatrixRow& from, int32_t column) {
+  const int32_t cols = from.matrix.cols;
+  const uint8_t pair = from.bytes(cols / 2)[column / 2];
+  uint32_t code = column % 2 == 0 ? pair & 15 : pair >> 4;
+  // Scales lose their sign.
+  if (from.matrix.group_scale[(int64_t{from.row} * cols + column) / 16] & 0x80) code ^= 8;
+  return (code & 8) << 12 | (code & 7) << 6;
+}
+
+// Two words from the registers that are decoded from them.
+std::array<uint32_t, 2> pack_nvfp4_words(const std::array<uint32_t, 8>& registers) {
+  std::array<uint32_t, 2> words = {};
+  const auto rotated = [&](int32_t i, int32_t by) {
+    return std::rotr(registers[static_cast<size_t>(i)], by);
+  };
+  for (int32_t i = 0; i < 3; ++i) {
+    words[0] |= rotated(i, nvfp4_rotation(i));
+    words[1] |= rotated(3 + i, nvfp4_rotation(i));
+  }
+  for (int32_t i = 0; i < 2; ++i) {
+    const uint32_t left = rotated(6 + i, nvfp4_left_rotation(i));
+    words[0] |= left & kNvfp4LeftMask;
+    words[1] |= std::rotr(left & ~kNvfp4LeftMask, kNvfp4LeftRotation);
+  }
+  return words;
+}
+
+// Blocks of 128 columns.
+template <class RowOf>
+void pack_nvfp4_blocks(RowOf row_of, int32_t columns, uint8_t* out) {
+  for (int32_t k = 0; k < columns; k += 128, out += kNvfp4BlockBytes) {
     for (int32_t r = 0; r < 128; ++r) {
-      for (int32_t byte = 0; byte < 128; byte += 16)
-        std::memcpy(tile + swizzled(r, byte), row_of(r) + 128 * k + byte, 16);
+      const MatrixRow from = row_of(r);
+      const uint8_t* const scales = from.matrix.group_scale + int64_t{from.row} * (columns / 16);
+      const int32_t half = r / 64, warp = r / 16 % 4, lower = r / 8 % 2;
+      for (int32_t q = 0; q < 4; ++q) {
+        const int32_t thread = warp * 32 + r % 8 * 4 + q, first = k + 32 * q;
+        for (int32_t eight = 0; eight < 2; ++eight) {
+          std::array<uint32_t, 8> registers;
+          for (int32_t i = 0; i < 8; ++i) {
+            const int32_t column = first + 8 * eight + i;
+            registers[static_cast<size_t>(i)] =
+                nvfp4_register_half(from, column) | nvfp4_register_half(from, column + 16) << 16;
+          }
+          std::memcpy(out + (2 * half + eight) * kNvfp4QuarterBytes + thread * 16 + 8 * lower,
+                      pack_nvfp4_words(registers).data(), 8);
+        }
+        const uint32_t two_scales = static_cast<uint32_t>(scales[first / 16] & 0x7f) << 4 |
+                                    static_cast<uint32_t>(scales[first / 16 + 1] & 0x7f) << 20;
+        uint8_t* const at = out + kNvfp4CodeBytes + thread * 8 + 4 * half;
+        uint32_t word = 0;
+        if (lower == 1) std::memcpy(&word, at, 4);
+        word |= std::rotr(two_scales, lower * kNvfp4ScaleRotation);
+        std::memcpy(at, &word, 4);
+      }
     }
-    const std::array<float, 2> scales = scales_of(128 * k);
-    std::memcpy(out + depth * kWeightTileBytes + 8 * k, scales.data(), 8);
+  }
+}
+
+float block_scale(const MatrixRow& of, int32_t column) {
+  const WeightMatrix& w = of.matrix;
+  return w.block_scale[int64_t{of.row / 128} * ((w.cols + 127) / 128) + column / 128];
+}
+
+// 128 rows given one by one. Rows 0..7 of each 16 are of one matrix and rows 8..15 of one.
+template <class RowOf>
+void pack_rows(WeightFormat format, int32_t columns, RowOf row_of, uint8_t* out) {
+  uint8_t* const behind = out + weight_columns_bytes(format, columns);
+  const auto store_scales = [&](int32_t i, float upper, float lower) {
+    const float scales[2] = {upper, lower};
+    std::memcpy(behind + 8 * i, scales, sizeof(scales));
+  };
+  switch (format) {
+    case WeightFormat::kFp8Block128:
+      pack_tiles(row_of, columns, out);
+      for (int32_t k = 0; k < columns / 128; ++k)
+        store_scales(k, block_scale(row_of(0), 128 * k), block_scale(row_of(8), 128 * k));
+      break;
+    case WeightFormat::kBf16:
+      pack_tiles(row_of, 2 * columns, out);
+      break;
+    case WeightFormat::kNvfp4:
+      pack_nvfp4_blocks(row_of, columns, out);
+      for (int32_t i = 0; i < 2; ++i) {
+        store_scales(i, row_of(0).matrix.global_scale * kNvfp4Unit,
+                     row_of(8).matrix.global_scale * kNvfp4Unit);
+      }
+      break;
+    default:
+      BRAID_UNREACHABLE(static_cast<int>(format));
   }
 }
 
@@ -103,40 +196,32 @@ void pack_down_shrink(const LoraPair& down, int32_t rank, int32_t width, uint8_t
 }  // namespace
 
 int64_t expert_gate_up_bytes(const MoeSizes& s) {
-  return int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(s.hidden_size / 128);
+  return int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(s.weight_format, s.hidden_size);
 }
 
 int64_t expert_down_bytes(const MoeSizes& s) {
-  return int64_t{s.hidden_size / 128} * weight_rows_bytes(s.moe_intermediate_size / 128);
+  return int64_t{s.hidden_size / 128} * weight_rows_bytes(s.weight_format, s.moe_intermediate_size);
 }
 
 void pack_expert(const ExpertWeights& expert, uint8_t* gate_up, uint8_t* down) {
+  const WeightFormat format = expert.gate.format;
   for (const WeightMatrix* w : {&expert.gate, &expert.up, &expert.down}) {
-    BRAID_CHECK(w->format == WeightFormat::kFp8Block128);
+    BRAID_CHECK(w->format == format);
     BRAID_CHECK_EQ(w->rows % 128, 0);
     BRAID_CHECK_EQ(w->cols % 128, 0);
   }
-  for (int32_t tile = 0; tile < expert.gate.rows / 64; ++tile) {
-    pack_rows(
-        [&](int32_t r) {
-          const WeightMatrix& w = gate_up_is_up(r) ? expert.up : expert.gate;
-          return codes(w) + int64_t{64 * tile + gate_up_feature(r)} * w.cols;
-        },
-        [&](int32_t k) {
-          return std::array{block_scale(expert.gate, 64 * tile, k),
-                            block_scale(expert.up, 64 * tile, k)};
-        },
-        expert.gate.cols, gate_up);
-    gate_up += weight_rows_bytes(expert.gate.cols / 128);
+  const int32_t hidden = expert.gate.cols, width = expert.down.cols;
+  for (int32_t feature = 0; feature < width; feature += 64) {
+    const auto row_of = [&](int32_t r) {
+      return MatrixRow{gate_up_is_up(r) ? expert.up : expert.gate, feature + gate_up_feature(r)};
+    };
+    pack_rows(format, hidden, row_of, gate_up);
+    gate_up += weight_rows_bytes(format, hidden);
   }
-  for (int32_t row = 0; row < expert.down.rows; row += 128) {
-    pack_rows([&](int32_t r) { return codes(expert.down) + int64_t{row + r} * expert.down.cols; },
-              [&](int32_t k) {
-                const float scale = block_scale(expert.down, row, k);
-                return std::array{scale, scale};
-              },
-              expert.down.cols, down);
-    down += weight_rows_bytes(expert.down.cols / 128);
+  for (int32_t row = 0; row < hidden; row += 128) {
+    const auto row_of = [&](int32_t r) { return MatrixRow{expert.down, row + r}; };
+    pack_rows(format, width, row_of, down);
+    down += weight_rows_bytes(format, width);
   }
 }
 

@@ -11,8 +11,8 @@ namespace braid::kernels {
 
 // Checkpoint order to the order in which the GEMM kernels stream, on the host, at load.
 
-// One expert's part of MoeWeights. Matrices are kFp8Block128 of the sizes' shapes; the results hold
-// expert_gate_up_bytes and expert_down_bytes.
+// One expert's part of MoeWeights. Matrices are of the sizes' shapes and weight format; the results
+// hold expert_gate_up_bytes and expert_down_bytes.
 void pack_expert(const ExpertWeights& expert, uint8_t* gate_up, uint8_t* down);
 
 int64_t expert_gate_up_bytes(const MoeSizes& sizes);

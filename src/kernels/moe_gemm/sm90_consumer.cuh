@@ -1,8 +1,8 @@
 #pragma once
 
 // The warpgroup that multiplies: weights are wgmma's A operand (128 rows), tokens its B operand, so
-// that a tile of a few tokens costs no more than its bytes; LoRA enters by mma, into the same
-// accumulators.
+// that a tile of a few tokens costs no more than its bytes; NVFP4 weights, decoded in registers,
+// and LoRA enter by mma, into the same accumulators.
 
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
@@ -10,9 +10,11 @@
 #include <cstdint>
 
 #include "kernels/common/counter.cuh"
+#include "kernels/common/matrix_move.cuh"
 #include "kernels/common/mma.cuh"
 #include "kernels/common/quantize_128.cuh"
 #include "kernels/common/wgmma.cuh"
+#include "kernels/moe_gemm/sm90_nvfp4.cuh"
 #include "kernels/moe_gemm/sm90_producer.cuh"
 
 namespace braid::kernels {
@@ -190,17 +192,23 @@ class Consumer {
   }
 
   __device__ __forceinline__ void weight_tile() {
-    const int depth =
-        (Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size) / 128;
+    const int num_stages =
+        (Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size) /
+        Config::kStageColumns;
     ring_.wait_full();
     first_row_ = ring_.header().first_row;
     num_tokens_ = ring_.header().num_tokens;
     index_ = ring_.header().index;
-    // The scales of all stages come with the first; lane i keeps those of stages i and i + 32.
-    const float2* const w_scales =
-        reinterpret_cast<const float2*>(ring_.data() + Config::kScaleOffset);
-    const float2 my_scales[2] = {w_scales[min(lane_, depth - 1)],
-                                 w_scales[min(lane_ + 32, depth - 1)]};
+    // The scales of all stages come with the first.
+    float2 my_scales[2];  // FP8: lane i keeps those of stages i and i + 32; NVFP4: of the matrices
+    if constexpr (Config::kFp8) {
+      const float2* const w_scales =
+          reinterpret_cast<const float2*>(ring_.data() + Config::kScaleOffset);
+      my_scales[0] = w_scales[min(lane_, num_stages - 1)];
+      my_scales[1] = w_scales[min(lane_ + 32, num_stages - 1)];
+    } else if constexpr (Config::kNvfp4) {
+      my_scales[0] = *reinterpret_cast<const float2*>(ring_.header().global_scales);
+    }
     const int shrink_at = ring_.header().shrink_at;
     const int num_shrink_items = ring_.header().num_shrink_items;
     int num_expand_cells = 0, num_down_cells = 0;
@@ -213,7 +221,7 @@ class Consumer {
       }
     }
 #pragma unroll 1
-    for (int k = 0; k < depth; ++k) {
+    for (int k = 0; k < num_stages; ++k) {
       if (k > 0) ring_.wait_full();
       if constexpr (Config::kLora && Config::kGateUp && !Config::kSmallBatch) {
         if (k == shrink_at) {
@@ -224,14 +232,30 @@ class Consumer {
           }
         }
       }
-      if (Config::kLora && k == depth - 1) {
+      if (Config::kLora && k == num_stages - 1) {
         num_expand_cells = ring_.header().num_expand_cells;
         num_down_cells = ring_.header().num_down_cells;
       }
-      const float2 from = k < 32 ? my_scales[0] : my_scales[1];
-      multiply_stage(k, make_float2(__shfl_sync(kAllLanes, from.x, k % 32),
+      if constexpr (Config::kFp8) {
+        const float2 from = k < 32 ? my_scales[0] : my_scales[1];
+        multiply_fp8(k, make_float2(__shfl_sync(kAllLanes, from.x, k % 32),
                                     __shfl_sync(kAllLanes, from.y, k % 32)));
+      } else if constexpr (Config::kNvfp4) {
+        multiply_nvfp4((num_tokens_ + 7) / 8 * 8 * 128, swizzled(lane_ % 8, lane_ / 8 * 16));
+      } else {
+        multiply_bf16();
+      }
       ring_.release(lane_);
+    }
+    if constexpr (Config::kNvfp4) {
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sum_[m][j][i] *= i < 2 ? my_scales[0].x : my_scales[0].y;
+        }
+      }
     }
     if constexpr (Config::kLora) expand(num_expand_cells);
     if constexpr (Config::kRaw) {
@@ -257,7 +281,7 @@ class Consumer {
 
   // sum_ += weights * activations of one stage, in float for each scale group: the FP8 tensor
   // accumulator keeps too few bits for a longer sum.
-  __device__ __forceinline__ void multiply_stage(int k, float2 w_scale) {
+  __device__ __forceinline__ void multiply_fp8(int k, float2 w_scale) {
     constexpr int kGroups = Config::kScaleGroups, kSteps = 4 / kGroups;
     const uint8_t* const data = ring_.data();
     const int tokens8 = (num_tokens_ + 7) / 8 * 8;
@@ -317,6 +341,59 @@ class Consumer {
         multiply(q);
         wgmma_wait<0>();
         add(q);
+      }
+    }
+  }
+
+  // Half m of the rows' sums as wgmma has them.
+  __device__ __forceinline__ float (&sum_of(int m))[kColumnTiles * 4] {
+    return reinterpret_cast<float(&)[kColumnTiles * 4]>(sum_[m]);
+  }
+
+  __device__ __forceinline__ void multiply_bf16() {
+    const uint64_t a = wgmma_descriptor(ring_.data());
+    const uint64_t b = wgmma_descriptor(ring_.data() + Config::kRowsOffset);
+    wgmma_fence();
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int s = 0; s < 4; ++s) {
+        const uint64_t step = s * kWgmmaStep32Bytes;
+        wgmma_m64k16(sum_of(m), a + m * kWgmmaStep64Rows + step, b + step, /*accumulate=*/1);
+      }
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+  }
+
+  // By mma: wgmma with weights from registers takes longer for as few tokens as there are, and so
+  // does waiting for it. `x_of_lane` is the lane's place in each of the stage's two images.
+  __device__ __forceinline__ void multiply_nvfp4(int image_bytes, int x_of_lane) {
+    const uint8_t* const data = ring_.data();
+    const int thread = warp_ * 32 + lane_;
+    const uint2 packed = *reinterpret_cast<const uint2*>(data + kNvfp4CodeBytes + thread * 8);
+    const Nvfp4Scales scales[2] = {Nvfp4Scales(packed.x), Nvfp4Scales(packed.y)};
+    const uint32_t rows = shared_address(data) + Config::kRowsOffset + x_of_lane;
+#pragma unroll
+    for (int image = 0; image < 2; ++image) {
+      uint4 a[2][4];
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        decode_nvfp4_quarter(data + (2 * m + image) * kNvfp4QuarterBytes + thread * 16, scales[m],
+                             a[m]);
+      }
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (j > 0 && 8 * j >= num_tokens_) break;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          // 32 columns further on is the other half of the row, by the swizzle.
+          const uint4 x = ldmatrix_x4((rows + image * image_bytes + 1024 * j) ^ 64 * i);
+#pragma unroll
+          for (int m = 0; m < 2; ++m) mma_m16n8k16(sum_[m][j], a[m][2 * i], x.x, x.y);
+#pragma unroll
+          for (int m = 0; m < 2; ++m) mma_m16n8k16(sum_[m][j], a[m][2 * i + 1], x.z, x.w);
+        }
       }
     }
   }
@@ -432,13 +509,30 @@ class Consumer {
   // q(h) into the activation image of the down GEMM: this tile's 64 features of 128.
   __device__ __forceinline__ void store_h() {
     const int tokens8 = (num_tokens_ + 7) / 8 * 8, half = index_ % 2;
-    const ActivationImage image = activation_image(
-        first_row_, num_tokens_, p_.sizes.moe_intermediate_size / 128, /*scales_per_row=*/2);
-    uint8_t* const out = p_.workspace.h_image + image.offset(index_ / 2);
+    const ActivationImage image =
+        activation_image(Config::kFormat, first_row_, num_tokens_, p_.sizes.moe_intermediate_size,
+                         /*scales_per_row=*/2);
+    uint8_t* const out = p_.workspace.h_image + image.offset(Config::kFp8 ? index_ / 2 : index_);
     for (int i = warp_ * 32 + lane_; i < tokens8 * 16; i += Config::kConsumers) {
       const int n = i / 16, feature = i % 16 * 4;
-      const uint2 four =
-          *reinterpret_cast<const uint2*>(shared_.scratch + n * Config::kHStride + 2 * feature);
+      const uint8_t* const row = shared_.scratch + n * Config::kHStride;
+      if constexpr (Config::kNvfp4) {
+        // Features j, 16 + j, 32 + j and 48 + j stand together (nvfp4_place).
+        const int j = i % 16;
+        const auto pair = [&](int first) {
+          const auto of = [&](int f) { return *reinterpret_cast<const uint16_t*>(row + 2 * f); };
+          return of(first) | uint32_t{of(first + 16)} << 16;
+        };
+        uint8_t* const to = out + (j / 8 - half) * image.depth_bytes;
+        *reinterpret_cast<uint2*>(to + swizzled(n, j % 8 * 16 + 8 * half)) =
+            make_uint2(pair(j), pair(j + 32));
+        continue;
+      }
+      const uint2 four = *reinterpret_cast<const uint2*>(row + 2 * feature);
+      if constexpr (Config::kFormat == WeightFormat::kBf16) {
+        *reinterpret_cast<uint2*>(out + swizzled(n, 2 * feature)) = four;
+        continue;
+      }
       const float2 low = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&four.x));
       const float2 high = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&four.y));
       float amax = fmaxf(fmaxf(fabsf(low.x), fabsf(low.y)), fmaxf(fabsf(high.x), fabsf(high.y)));

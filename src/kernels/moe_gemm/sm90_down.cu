@@ -2,12 +2,8 @@
 
 namespace braid::kernels {
 
-void launch_moe_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  if (p.adapters != nullptr && !lora_is_apart(p, plan)) {
-    launch_gemm_for_tile<MoeGemm::kDown, true>(p, plan, stream);
-  } else {
-    launch_gemm_for_tile<MoeGemm::kDown, false>(p, plan, stream);
-  }
-}
+template void launch_format_gemm<MoeGemm::kDown, WeightFormat::kFp8Block128>(const MoeLayerParams&,
+                                                                             const MoePlan&,
+                                                                             CudaStream);
 
 }  // namespace braid::kernels

@@ -1,6 +1,6 @@
 #pragma once
 
-// The two grouped GEMMs of the MoE layer: weights times tokens, FP8 by wgmma, LoRA inside.
+// The two grouped GEMMs of the MoE layer: weights times tokens by wgmma, LoRA inside.
 //
 // A CTA is one consumer warpgroup and one producer warp; two CTAs share an SM, so that one's
 // epilogue hides under the other's main loop. Grids are persistent: a CTA's first unit of 128 rows
@@ -35,7 +35,8 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     if (cta < num_guesses) producer.guess(expert, index);
   }
   if (lane == 0) {
-    prefetch_experts(p.sizes, p.weights, plan.num_guessed_experts, plan.num_prefetched_experts);
+    prefetch_experts<Config::kFormat>(p.sizes, p.weights, plan.num_guessed_experts,
+                                      plan.num_prefetched_experts);
   }
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -157,7 +158,7 @@ __device__ void clear_empty_columns(const MoeLayerParams& p, GemmShared<Config>&
 }
 
 template <class Config>
-__global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_fp8_gemm_kernel(
+__global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_gemm_kernel(
     const __grid_constant__ MoeLayerParams p, const GemmPlan plan) {
   // --- who am I; shared memory and barriers ---
   extern __shared__ __align__(1024) uint8_t dynamic_shared[];

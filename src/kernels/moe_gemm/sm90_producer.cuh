@@ -70,7 +70,7 @@ class Producer {
   __device__ void guess(int expert, int index) {
     const uint8_t* weights = weights_of(expert, index);
     const int bytes = Config::stage_bytes(Config::kTokens);
-    while (num_guessed_ < depth() - 1 && ring_.has_room(bytes)) {
+    while (num_guessed_ < num_stages() - 1 && ring_.has_room(bytes)) {
       ring_.open(bytes);
       copy_weights(weights, num_guessed_++);
       __syncwarp();
@@ -100,10 +100,9 @@ class Producer {
     __syncwarp();
     if (lane_ < num_guessed_) {
       const int size = (Config::stage_bytes(Config::kTokens) + 1023) / 1024 * 1024;
-      mbarrier_arrive_expect(&shared_.full[lane_], image.depth_bytes);
-      bulk_copy(shared_.ring + lane_ * size + Config::kRowsOffset - image.scale_bytes,
-                p_.workspace.x_image + image.offset(lane_), image.depth_bytes, &shared_.full[lane_],
-                CachePolicy::kEvictLast);
+      const Copy x = activations(p_.workspace.x_image, image, tile.num_tokens, lane_);
+      mbarrier_arrive_expect(&shared_.full[lane_], x.bytes * x.count);
+      x.issue_all(shared_.ring + lane_ * size, &shared_.full[lane_]);
     }
     __syncwarp();
   }
@@ -164,25 +163,26 @@ class Producer {
   // 128 rows of an expert's matrix times the tokens of a tile, but for what a guess has read.
   __device__ void weight_tile(const MoeTokenTile& tile, int index) {
     constexpr bool kGateUp = Config::kGateUp;
-    const int depth = this->depth(), bytes = Config::stage_bytes(tile.num_tokens);
+    const int num_stages = this->num_stages(), bytes = Config::stage_bytes(tile.num_tokens);
     const uint8_t* weights = weights_of(tile.expert, index);
     const ActivationImage image = kGateUp ? x_image_of(tile) : h_image_of(tile);
-    const uint8_t* activations = kGateUp ? p_.workspace.x_image : p_.workspace.h_image;
+    const uint8_t* images = kGateUp ? p_.workspace.x_image : p_.workspace.h_image;
     // Weights come first: finding out about the factors takes a few reads, one after the other.
-    const int find_runs_at = min(max(3, num_guessed_), depth - 1);
-    const int claim_at = max(num_guessed_, depth - 4);
+    const int find_runs_at = min(max(3, num_guessed_), num_stages - 1);
+    const int claim_at = max(num_guessed_, num_stages - 4);
 #pragma unroll 1
-    for (int k = num_guessed_; k < depth; ++k) {
+    for (int k = num_guessed_; k < num_stages; ++k) {
       open(bytes);
       if (Config::kLora && k == find_runs_at) load_runs(tile, index);
       // The answer is there when this tile's loads have been issued.
       if (k == claim_at) claim();
       // With stages of weights still under way: asking takes long where memory is busy.
-      if (Config::kLora && kGateUp && k == depth - 1 && num_expand_cells_ > 0) wait_for_shrink();
+      if (Config::kLora && kGateUp && k == num_stages - 1 && num_expand_cells_ > 0)
+        wait_for_shrink();
       if (lane_ == 0) {
         StageHeader& header = ring_.header();
         if (k == 0) begin_tile(header, tile, index);
-        if (Config::kLora && k == depth - 1) {
+        if (Config::kLora && k == num_stages - 1) {
           header.num_expand_cells = num_expand_cells_;
           header.num_down_cells = num_down_cells_;
         }
@@ -192,8 +192,7 @@ class Producer {
         if (lane_ == 0) mbarrier_arrive(ring_.full());
         __syncwarp();
       } else {
-        finish_stage(Config::kRowsOffset - image.scale_bytes, activations + image.offset(k),
-                     image.depth_bytes);
+        finish_stage(activations(images, image, tile.num_tokens, k));
       }
     }
     num_guessed_ = 0;
@@ -239,17 +238,44 @@ class Producer {
   }
 
  private:
-  static constexpr int kRunsPerLane = Config::kTokens > 32 ? 2 : 1;  // of a tile
+  // `count` pieces into a stage, as far apart there as where they come from.
+  struct Copy {
+    const uint8_t* from;
+    int32_t offset;  // in the stage
+    int32_t bytes;   // of a piece
+    int32_t step;
+    int32_t count;
 
-  __device__ int depth() const {
-    return (Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size) / 128;
+    __device__ __forceinline__ void issue(int i, uint8_t* stage, uint64_t* full) const {
+      bulk_copy(stage + offset + i * step, from + i * step, bytes, full, CachePolicy::kEvictLast);
+    }
+    __device__ __forceinline__ void issue_all(uint8_t* stage, uint64_t* full) const {
+#pragma unroll 1
+      for (int i = 0; i < count; ++i) issue(i, stage, full);
+    }
+  };
+
+  __device__ int columns() const {
+    return Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size;
   }
+  __device__ int num_stages() const { return columns() / Config::kStageColumns; }
   __device__ ActivationImage x_image_of(const MoeTokenTile& tile) const {
-    return activation_image(tile.first_row, tile.num_tokens, p_.sizes.hidden_size / 128, 1);
+    return activation_image(Config::kFormat, tile.first_row, tile.num_tokens, p_.sizes.hidden_size,
+                            1);
   }
   __device__ ActivationImage h_image_of(const MoeTokenTile& tile) const {
-    return activation_image(tile.first_row, tile.num_tokens, p_.sizes.moe_intermediate_size / 128,
-                            2);
+    return activation_image(Config::kFormat, tile.first_row, tile.num_tokens,
+                            p_.sizes.moe_intermediate_size, 2);
+  }
+  // What stage k of the main loop reads of the tile's x or h: of BF16, which weighs as much as a
+  // few rows of NVFP4 weights, no more tokens than there are.
+  __device__ Copy activations(const uint8_t* images, const ActivationImage& image, int num_tokens,
+                              int k) const {
+    return {.from = images + image.offset(k * Config::kStageImages),
+            .offset = Config::kRowsOffset - image.scale_bytes,
+            .bytes = Config::kFp8 ? image.depth_bytes : num_tokens * 128,
+            .step = image.depth_bytes,
+            .count = Config::kStageImages};
   }
   __device__ void begin_tile(StageHeader& header, const MoeTokenTile& tile, int index) const {
     header.kind = StageKind::kWeights;
@@ -258,16 +284,18 @@ class Producer {
     header.index = index;
     header.shrink_at = -1;
   }
-  // Of depth k into the open stage, which is left to be closed.
+  // Of stage k into the open stage, which is left to be closed.
   __device__ void copy_weights(const uint8_t* weights, int k) const {
     if (lane_ != 0) return;
-    const int depth = this->depth();
-    mbarrier_expect(ring_.full(), kWeightTileBytes + (k == 0 ? weight_scale_bytes(depth) : 0));
-    bulk_copy(ring_.data(), weights + k * kWeightTileBytes, kWeightTileBytes, ring_.full(),
-              CachePolicy::kEvictFirst);
-    if (k == 0) {
-      bulk_copy(ring_.data() + Config::kScaleOffset, weights + depth * kWeightTileBytes,
-                weight_scale_bytes(depth), ring_.full(), CachePolicy::kEvictFirst);
+    constexpr int kBytes = Config::kStageWeightBytes;
+    const int scales = k == 0 ? scales_behind_bytes(Config::kFormat, columns()) : 0;
+    mbarrier_expect(ring_.full(), kBytes + scales);
+    bulk_copy(ring_.data(), weights + k * kBytes, kBytes, ring_.full(), CachePolicy::kEvictFirst);
+    if (scales > 0) {
+      void* const to = Config::kFp8 ? static_cast<void*>(ring_.data() + Config::kScaleOffset)
+                                    : ring_.header().global_scales;
+      bulk_copy(to, weights + num_stages() * kBytes, scales, ring_.full(),
+                CachePolicy::kEvictFirst);
     }
   }
 
@@ -279,15 +307,14 @@ class Producer {
     ring_.open(bytes);
   }
   // Adds a result of the previous kernel to the stage, and closes it.
-  __device__ void finish_stage(int offset, const uint8_t* result, int bytes) {
+  __device__ void finish_stage(const Copy& result) {
     if (results_ready_) {
-      if (lane_ == 0) {
-        mbarrier_arrive_expect(ring_.full(), bytes);
-        bulk_copy(ring_.data() + offset, result, bytes, ring_.full(), CachePolicy::kEvictLast);
-      }
+      if (lane_ == 0) mbarrier_arrive_expect(ring_.full(), result.bytes * result.count);
+      if constexpr (Config::kStageImages > 1) __syncwarp();
+      if (lane_ < result.count) result.issue(lane_, ring_.data(), ring_.full());
       __syncwarp();
     } else if (lane_ == ring_.stage()) {
-      pending_to_ = ring_.data() + offset, pending_from_ = result, pending_bytes_ = bytes;
+      pending_to_ = ring_.data(), pending_ = result;
     }
   }
   __device__ void take_results() {
@@ -295,10 +322,9 @@ class Producer {
     wait_for_previous_kernel();
     let_next_kernel_start();
     fence_proxy_async_global();
-    if (pending_bytes_ > 0) {
-      mbarrier_arrive_expect(&shared_.full[lane_], pending_bytes_);
-      bulk_copy(pending_to_, pending_from_, pending_bytes_, &shared_.full[lane_],
-                CachePolicy::kEvictLast);
+    if (pending_.count > 0) {
+      mbarrier_arrive_expect(&shared_.full[lane_], pending_.bytes * pending_.count);
+      pending_.issue_all(pending_to_, &shared_.full[lane_]);
     }
     results_ready_ = true;
     __syncwarp();
@@ -307,7 +333,7 @@ class Producer {
     const int num_tiles =
         Config::kGateUp ? p_.sizes.moe_intermediate_size / 64 : p_.sizes.hidden_size / 128;
     return (Config::kGateUp ? p_.weights.gate_up : p_.weights.down) +
-           (int64_t{expert} * num_tiles + index) * weight_rows_bytes(depth());
+           (int64_t{expert} * num_tiles + index) * weight_rows_bytes(Config::kFormat, columns());
   }
 
   // Lane i keeps run i of the tile, where its factors lie, and the row of u of token i.
@@ -375,7 +401,11 @@ class Producer {
                         static_cast<int>(sizeof(float));
       open(bytes);
       if (lane_ == 0) ring_.header().num_cells = 0;
-      finish_stage(0, reinterpret_cast<const uint8_t*>(v_of(p_, step, tile.first_row)), bytes);
+      finish_stage({.from = reinterpret_cast<const uint8_t*>(v_of(p_, step, tile.first_row)),
+                    .offset = 0,
+                    .bytes = bytes,
+                    .step = 0,
+                    .count = 1});
     }
   }
 
@@ -442,12 +472,12 @@ class Producer {
   int num_down_cells_ = 0;
   bool results_ready_ = Config::kGateUp;
   uint8_t* pending_to_ = nullptr;
-  const uint8_t* pending_from_ = nullptr;
-  int pending_bytes_ = 0;
+  Copy pending_ = {};
 };
 
 // Weights that will be needed for certain (the shared expert's) or most likely (gate_up of
 // num_experts routed ones from `first` on) come into L2 while memory idles.
+template <WeightFormat kFormat>
 __device__ __forceinline__ void prefetch_experts(const MoeSizes& s, const MoeWeights& weights,
                                                  int first, int num_experts) {
   constexpr int kChunk = 16 * 1024;
@@ -456,9 +486,9 @@ __device__ __forceinline__ void prefetch_experts(const MoeSizes& s, const MoeWei
       bulk_prefetch_l2(begin + at, static_cast<uint32_t>(min(int64_t{kChunk}, bytes - at)));
   };
   const int64_t gate_up =
-      int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(s.hidden_size / 128);
+      int64_t{s.moe_intermediate_size / 64} * weight_rows_bytes(kFormat, s.hidden_size);
   const int64_t down =
-      int64_t{s.hidden_size / 128} * weight_rows_bytes(s.moe_intermediate_size / 128);
+      int64_t{s.hidden_size / 128} * weight_rows_bytes(kFormat, s.moe_intermediate_size);
   if (s.num_shared_experts > 0) {
     slice(weights.gate_up + s.num_experts * gate_up, gate_up);
     slice(weights.down + s.num_experts * down, down);

@@ -3,7 +3,8 @@
 namespace braid::kernels {
 
 void launch_raw_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  launch_gemm_for_tile<MoeGemm::kGateUp, /*kLora=*/false, /*kRaw=*/true>(p, plan, stream);
+  launch_gemm_for_tile<MoeGemm::kGateUp, WeightFormat::kFp8Block128, /*kLora=*/false,
+                       /*kRaw=*/true>(p, plan, stream);
 }
 
 }  // namespace braid::kernels

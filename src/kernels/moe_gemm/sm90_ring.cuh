@@ -9,41 +9,51 @@
 #include <cstdint>
 
 #include "kernels/common/mbarrier.cuh"
+#include "kernels/moe_gemm/format_gemm.h"
 #include "kernels/moe_gemm/layout.h"
 #include "kernels/moe_gemm/sm90_small_batch.cuh"
 
 namespace braid::kernels {
 
-enum class MoeGemm { kGateUp, kDown };
-
 // kSmallBatch: gate_up of up to kSmallBatchTokens tokens, where every CTA chooses the experts
 // itself. kRaw: gate_up stores its sums instead of h.
-template <MoeGemm kGemm, int kTokens_, bool kLora_, bool kSmallBatch_, bool kRaw_ = false>
+template <MoeGemm kGemm, WeightFormat kFormat_, int kTokens_, bool kLora_,
+          bool kSmallBatch_ = false, bool kRaw_ = false>
 struct GemmConfig {
   static constexpr bool kGateUp = kGemm == MoeGemm::kGateUp;
+  static constexpr WeightFormat kFormat = kFormat_;
+  static constexpr bool kFp8 = kFormat == WeightFormat::kFp8Block128;
+  static constexpr bool kNvfp4 = kFormat == WeightFormat::kNvfp4;
   static constexpr bool kLora = kLora_;
   static constexpr bool kSmallBatch = kSmallBatch_;
   static constexpr bool kRaw = kRaw_;
   static constexpr int kTokens = kTokens_;
   static_assert(!kRaw || (kGateUp && !kLora && !kSmallBatch));
   static_assert(!kSmallBatch || (kGateUp && kTokens == kSmallBatchTokens));
+  static_assert(kFp8 || !(kSmallBatch || kRaw));
   static constexpr int kColumnTiles = kTokens / 8;
   static constexpr int kConsumers = 128;
   static constexpr int kThreads = kConsumers + 32;
-  static constexpr int kCtasPerSm = 2;
+  static constexpr int kCtasPerSm = gemm_ctas_per_sm(kFormat, kTokens, kLora);
   static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
 
-  // A stage of the main loop: weight tile, in the first one the scales of all, and before the
-  // activations' rows their scales.
-  static constexpr int kScaleOffset = 128 * 128;
-  static constexpr int kRowsOffset = kScaleOffset + 1024;
+  // A stage of the main loop: weights, then activations, an image of 128-byte rows for each
+  // kImageColumns columns. Of FP8, between them, in the first stage the scales of all weights, and
+  // right before the rows their scales; NVFP4's global scales go into the header.
+  static constexpr int kStageColumns = kFormat == WeightFormat::kBf16 ? 64 : 128;
+  static constexpr int kStageWeightBytes = weight_columns_bytes(kFormat, kStageColumns);
+  static constexpr int kImageColumns = image_columns(kFormat);
+  static constexpr int kStageImages = kStageColumns / kImageColumns;
+  static constexpr int kScaleOffset = kStageWeightBytes;
+  static constexpr int kRowsOffset = kScaleOffset + (kFp8 ? 1024 : 0);
   static constexpr int stage_bytes(int num_tokens) {
-    return kSmallBatch ? kRowsOffset : kRowsOffset + (num_tokens + 7) / 8 * 8 * 128;
+    return kSmallBatch ? kRowsOffset
+                       : kRowsOffset + kStageImages * ((num_tokens + 7) / 8 * 8 * 128);
   }
   // A stage of factors: cells, each one rank step of one run. A stage of a shrink item.
   static constexpr int kExpandCells = 4;
   static constexpr int kDownCells = 8;
-  static constexpr int kShrinkBytes = 48 * 1024;
+  static constexpr int kShrinkBytes = kCtasPerSm > 2 ? 24 * 1024 : 48 * 1024;
 
   static constexpr int kHStride = 64 * 2 + 16;  // h in shared memory, bytes a token
   static constexpr int kOutStride = 64 + 16;    // output of a warp, bytes a token
@@ -79,7 +89,8 @@ enum class StageKind : int32_t {
 
 // What the producer tells the consumers with a stage.
 struct StageHeader {
-  int32_t offset;  // of its data in the ring
+  alignas(16) float global_scales[4];  // of NVFP4 in a weight tile's first stage: gate, up
+  int32_t offset;                      // of its data in the ring
   StageKind kind;
   // First stage of a weight tile or shrink item.
   int32_t first_row;

@@ -142,9 +142,10 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void
     }
     __syncthreads();
   }
-  Quantized128 q[kHeldTasks];
+  const WeightFormat format = p.sizes.weight_format;
+  XPiece q[kHeldTasks];
 #pragma unroll
-  for (int i = 0; i < kHeldTasks; ++i) q[i] = quantize_128(x[i]);
+  for (int i = 0; i < kHeldTasks; ++i) q[i] = round_x(format, x[i], lane);
 
   // --- sort, and list the work ---
   if constexpr (kAll || kPart == RoutingPart::kSort) {
@@ -164,8 +165,10 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void
       const int task = first_task + i * task_step;
       if (task < num_tasks) store_x(p, s, task / depth, task % depth, q[i], plan.tile_tokens, lane);
     }
-    for (int task = first_task + kHeldTasks * task_step; task < num_tasks; task += task_step)
-      store_x(p, s, task / depth, task % depth, quantize_128(load_x(task)), plan.tile_tokens, lane);
+    for (int task = first_task + kHeldTasks * task_step; task < num_tasks; task += task_step) {
+      store_x(p, s, task / depth, task % depth, round_x(format, load_x(task), lane),
+              plan.tile_tokens, lane);
+    }
   }
 }
 

@@ -514,33 +514,72 @@ __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch
   }
 }
 
-// --- one warp: 128 quantised elements of a token into the rows of its pairs ---
+// --- one warp: 128 elements of a token, as their pairs' rows have them ---
+
+// q(x) of four elements, as the lane stores them: FP8 codes and the scale of all 128, or two words
+// of BF16.
+struct XPiece {
+  uint2 words;
+  float scale;
+};
+
+__device__ inline XPiece round_x(WeightFormat format, uint2 four, int lane) {
+  if (format == WeightFormat::kFp8Block128) {
+    const Quantized128 q = quantize_128(four);
+    return {.words = make_uint2(*reinterpret_cast<const uint32_t*>(&q.codes), 0), .scale = q.scale};
+  }
+  if (format == WeightFormat::kNvfp4) {
+    // Elements 16 apart stand side by side (nvfp4_place): the lane takes two of its own, with their
+    // neighbours of the lane that has them.
+    const bool upper = lane & 4;
+    const uint32_t own = upper ? four.y : four.x;
+    const uint32_t other = __shfl_xor_sync(kAllLanes, upper ? four.x : four.y, 4);
+    const uint32_t low = upper ? other : own, high = upper ? own : other;
+    four = make_uint2(__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632));
+  }
+  return {.words = four, .scale = 0.0f};
+}
 
 __device__ inline void store_x(const MoeLayerParams& p, const RoutingScratch& s, int token,
-                               int k128, const Quantized128& q, int tile_tokens, int lane) {
-  const int per_token = p.sizes.pairs_per_token(), depth = p.sizes.hidden_size / 128;
+                               int k128, const XPiece& x, int tile_tokens, int lane) {
+  const int per_token = p.sizes.pairs_per_token();
+  const WeightFormat format = p.sizes.weight_format;
+  const bool is_fp8 = format == WeightFormat::kFp8Block128;
   // Lane k finds where pair k lies, and all lanes write there.
   int64_t my_at = -1;
-  int my_row = 0, my_scale_bytes = 0;
+  int my_row = 0, my_scale_bytes = 0, my_depth_bytes = 0;
   if (lane < per_token && s.expert_of_pair[token * per_token + lane] >= 0) {
     const int key = s.expert_of_pair[token * per_token + lane];
     const int row = s.row_of_pair[token * per_token + lane], begin = s.first_row[key];
     const int first = begin + ((row - begin) & -tile_tokens);
     const int tokens = min(tile_tokens, s.count[key] - (first - begin));
-    const ActivationImage image = activation_image(first, tokens, depth, /*scales_per_row=*/1);
-    my_at = image.offset(k128);
+    const ActivationImage image =
+        activation_image(format, first, tokens, p.sizes.hidden_size, /*scales_per_row=*/1);
+    my_at = image.offset(is_fp8 ? k128 : 2 * k128);
     my_row = row - first;
-    my_scale_bytes = image.scale_bytes;
+    my_scale_bytes = image.scale_bytes, my_depth_bytes = image.depth_bytes;
   }
+  // Of the 256 bytes that 128 elements of BF16 are, the lane's two words.
+  const bool is_bf16 = format == WeightFormat::kBf16;
+  const int first_byte = is_bf16 ? 8 * lane : (lane % 4 * 4 + lane / 4 % 2 * 2) * 16 + lane / 8 * 4;
+  const int next_byte = first_byte + (is_bf16 ? 4 : 16);
 #pragma unroll 1
   for (int k = 0; k < per_token; ++k) {
     const int64_t offset = __shfl_sync(kAllLanes, my_at, k);
     const int r = __shfl_sync(kAllLanes, my_row, k);
     const int scale_bytes = __shfl_sync(kAllLanes, my_scale_bytes, k);
+    const int depth_bytes = __shfl_sync(kAllLanes, my_depth_bytes, k);
     if (offset < 0) continue;
     uint8_t* const at = p.workspace.x_image + offset;
-    *reinterpret_cast<__nv_fp8x4_e4m3*>(at + scale_bytes + swizzled(r, 4 * lane)) = q.codes;
-    if (lane == 0) reinterpret_cast<float*>(at)[r] = q.scale;
+    if (is_fp8) {
+      *reinterpret_cast<uint32_t*>(at + scale_bytes + swizzled(r, 4 * lane)) = x.words.x;
+      if (lane == 0) reinterpret_cast<float*>(at)[r] = x.scale;
+      continue;
+    }
+    const auto store = [&](int byte, uint32_t word) {
+      *reinterpret_cast<uint32_t*>(at + byte / 128 * depth_bytes + swizzled(r, byte % 128)) = word;
+    };
+    store(first_byte, x.words.x), store(next_byte, x.words.y);
   }
 }
 
