@@ -30,10 +30,9 @@ template <class Config>
 class LinearConsumer {
  public:
   static constexpr int kColumnTiles = Config::kColumnTiles;
-  // Pieces that a warp finishes at once, and parts of their deltas under way: what the registers
-  // have room for.
-  static constexpr int kPieces = kColumnTiles < 4 ? kColumnTiles : 4;
-  static constexpr int kCells = 4 / kPieces;
+  // Pieces that a warp finishes at once, where it has more than one: what the registers have room
+  // for.
+  static constexpr int kMostPieces = kColumnTiles < 4 ? 1 : 4;
 
   __device__ LinearConsumer(const LinearBf16Params& p, const LinearGrid& grid,
                             LinearShared<Config>& shared, const LinearTile& tile, int warp,
@@ -95,25 +94,38 @@ class LinearConsumer {
   // This CTA's share of the rows, 16 of them a warp; where there are more warps, they share the
   // tokens.
   __device__ __forceinline__ void finish(const float4* sums) {
-    const int num_rows = rows_of_share(grid_, tile_.rank);
-    const int in_share = warp_ % grid_.warps_across_rows, first = warp_ / grid_.warps_across_rows,
-              step = 8 / grid_.warps_across_rows;
+    const int in_share = warp_ % grid_.warps_across_rows, group = warp_ / grid_.warps_across_rows,
+              num_groups = 8 / grid_.warps_across_rows;
     const int row = tile_.row + 16 * (in_share * grid_.cluster + tile_.rank);
-    if (in_share >= num_rows || row >= p_.shape.out()) {
+    if (in_share >= rows_of_share(grid_, tile_.rank) || row >= p_.shape.out()) {
       // Shared memory stays until all that is sent there has come.
       if (grid_.cluster > 1) mbarrier_wait(&shared_.sums_there, 0);
       return;
     }
+    const int num_pieces = (tile_.num_columns + num_groups - 1) / num_groups;
+    const int begin = group * num_pieces, end = min(begin + num_pieces, tile_.num_columns);
+    if (kMostPieces == 1 || num_pieces == 1) {
+      finish_pieces<1>(sums, row, in_share, begin, end);
+    } else {
+      finish_pieces<kMostPieces>(sums, row, in_share, begin, end);
+    }
+  }
+
+  // 16 rows and the pieces of 8 tokens from `begin` to `end`, kPieces at once.
+  template <int kPieces>
+  __device__ __forceinline__ void finish_pieces(const float4* sums, int row, int in_share,
+                                                int begin, int end) {
+    const int num_rows = rows_of_share(grid_, tile_.rank);
     const bool adapted = p_.adapters != nullptr && shared_.num_runs > 0;
 #pragma unroll 1
-    for (int j0 = first; j0 < tile_.num_columns; j0 += step * kPieces) {
+    for (int j0 = begin; j0 < end; j0 += kPieces) {
       float delta[kPieces][4] = {};
-      if (adapted) expand(row, 8 * j0, 8 * step, delta);
+      if (adapted) expand(row, 8 * j0, 8 * min(j0 + kPieces, end), delta);
       if (grid_.cluster > 1) mbarrier_wait(&shared_.sums_there, 0);
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
-        const int j = j0 + step * i;
-        if (j >= tile_.num_columns) break;
+        const int j = j0 + i;
+        if (j >= end) break;
         float d[4] = {};
         const float4* const parts = sums + 32 * (j * num_rows + in_share) * grid_.cluster;
 #pragma unroll 4
@@ -122,6 +134,8 @@ class LinearConsumer {
         store(row, 8 * j, d);
       }
     }
+    // A warp of no tokens, as above.
+    if (grid_.cluster > 1 && begin >= end) mbarrier_wait(&shared_.sums_there, 0);
   }
 
   // Of this warp's half of 32 tiles along the columns, one a lane.
@@ -198,11 +212,13 @@ class LinearConsumer {
     }
   }
 
-  // delta[i] = B u of 16 rows and the 8 tokens from column + i * step on. A cell is 16 ranks of one
-  // adapter's B, whatever tokens are not its own being zero; kCells are under way at once. The
-  // delta is summed by itself, so that its bits do not depend on the sums.
-  __device__ __forceinline__ void expand(int row, int column, int step,
+  // delta[i] = B u of 16 rows and the 8 tokens from column + 8 i on, before end_column. A cell is
+  // 16 ranks of one adapter's B, whatever tokens are not its own being zero; kCells are under way
+  // at once. The delta is summed by itself, so that its bits do not depend on the sums.
+  template <int kPieces>
+  __device__ __forceinline__ void expand(int row, int column, int end_column,
                                          float (&delta)[kPieces][4]) {
+    constexpr int kCells = 4 / kPieces;
     int slice = 0, in_slice = row;
     while (in_slice >= p_.shape.slice_out[slice]) in_slice -= p_.shape.slice_out[slice++];
     const int row0 = tile_.token_tile * Config::kTokens, lane_row = column + lane_ / 4;
@@ -231,7 +247,7 @@ class LinearConsumer {
           offset = slice == 0 ? 0 : r.adapter.rank[0] + (slice == 2 ? r.adapter.rank[1] : 0);
           b = r.adapter.expand[slice] + int64_t{in_slice / 16} * (32 * rank);
           // Of none of these tokens.
-          if (end <= column || begin >= column + step * (kPieces - 1) + 8) rank = 0;
+          if (end <= column || begin >= end_column) rank = 0;
         }
         // When there are no more, a cell of no tokens.
         const bool there = next_rank < rank;
@@ -252,8 +268,8 @@ class LinearConsumer {
         for (int c = 0; c < kCells; ++c) {
 #pragma unroll
           for (int i = 0; i < kPieces; ++i) {
-            const int at = lane_row + step * i;
-            const uint64_t* const two = u + (step * i * stride + from[c] / 2);
+            const int at = lane_row + 8 * i;
+            const uint64_t* const two = u + (8 * i * stride + from[c] / 2);
             const bool mine = at >= cell_begin[c] && at < cell_end[c];
             const uint64_t none = static_cast<uint64_t>(tag) << 32;
             const uint64_t low = mine ? load_tagged(two) : none,
@@ -267,7 +283,7 @@ class LinearConsumer {
       for (int c = 0; c < kCells; ++c) {
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) {
-          const int first = column + step * i;
+          const int first = column + 8 * i;
           if (first < cell_end[c] && first + 8 > cell_begin[c])
             mma_m16n8k16(delta[i], factor[c], pairs[c][i].x, pairs[c][i].y);
         }

@@ -124,11 +124,11 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void linear_k
 
   // --- consumers ---
   take_registers<Config::kConsumerRegisters>();
-  if (!shrinks) {
+  if (shrinks) {
+    LinearShrink<Config>(p, grid, shared, warp, lane).run();
+  } else {
     consumer.run();
-    return;
   }
-  LinearShrink<Config>(p, grid, shared, warp, lane).run();
 }
 
 }  // namespace braid::kernels

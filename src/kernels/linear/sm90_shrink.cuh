@@ -105,7 +105,7 @@ class LinearShrink {
       const int num_runs = *p_.order.num_runs;
       if (unit >= num_runs * kTileGroups) break;
       const int group = unit / num_runs;
-      const AdapterRun run = p_.order.runs[unit - group * num_runs];
+      const AdapterRun& run = p_.order.runs[unit - group * num_runs];
       const LinearAdapterSlot& slot = p_.adapters[run.slot];
 #pragma unroll 1
       for (int t = group; 16 * t < total_rank(slot); t += kTileGroups) multiply(run, slot, t);
@@ -115,8 +115,8 @@ class LinearShrink {
 
  private:
   static constexpr int kColumnTiles = kMaxRunRows / 8;
-  // Chunks of a warp whose loads are under way together: what the registers have room for.
-  static constexpr int kChunks = Config::kFp8 || Config::kTokens < 64 ? 2 : 1;
+  // Chunks of a warp whose loads are under way together.
+  static constexpr int kChunks = 2;
 
   // 16 rows of A, and a run.
   __device__ __forceinline__ void multiply(const AdapterRun& run, const LinearAdapterSlot& slot,
@@ -196,10 +196,9 @@ class LinearShrink {
     const uint2 ranks = scaled_ranks(slot, t, d);
     const int row = 8 * column_tile + lane_ / 4;
     if (row >= run.num_rows) return;
-    int in_order = run.first_row + row;
-    asm volatile("" : "+r"(in_order));  // the rest is worked out here, not kept in registers
-    uint64_t* const u =
-        p_.workspace.u + int64_t{in_order} * (p_.workspace.max_total_rank / 2) + 8 * t + lane_ % 4;
+    uint64_t* const u = p_.workspace.u +
+                        int64_t{run.first_row + row} * (p_.workspace.max_total_rank / 2) + 8 * t +
+                        lane_ % 4;
     store_tagged(u, ranks.x, shared_.tag);
     if (16 * t + 8 < total_rank(slot)) store_tagged(u + 4, ranks.y, shared_.tag);
   }

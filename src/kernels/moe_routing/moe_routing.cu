@@ -11,9 +11,8 @@ namespace {
 // itself: that costs less than telling each other.
 constexpr int kFusedTokens = 256;
 constexpr int kRedundantTokens = 16;
-// Of 128 elements of a token, that a warp quantises before it knows where they go: all there are up
-// to as many tokens as SMs.
-constexpr int kHeldTasks = 1;
+// In one launch some warps write the lists while the others store x.
+constexpr int kListWarps = kRoutingWarps / 2;
 
 // Of an adapter slot in shared memory.
 constexpr int kSlotInts = sizeof(MoeAdapterSlot) / sizeof(int32_t);
@@ -102,18 +101,16 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void
   wait_for_previous_kernel();
 
   // --- first loads of x, while routing is decided ---
-  const int num_tasks = p.num_tokens * depth, task_step = gridDim.x * kRoutingWarps;
-  const int first_task = blockIdx.x * kRoutingWarps + warp;
+  // A task is 128 elements of a token. A warp that writes no lists quantises one before it knows
+  // where it goes: all there are up to half as many tokens as SMs.
+  constexpr int kFirstX = kAll ? kListWarps : 0, kXWarps = kRoutingWarps - kFirstX;
+  const int num_tasks = p.num_tokens * depth;
+  const int held_task = warp >= kFirstX ? blockIdx.x * kXWarps + warp - kFirstX : num_tasks;
   const auto load_x = [&](int task) {
     const int64_t at = int64_t{task / depth} * p.sizes.hidden_size + task % depth * 128 + 4 * lane;
     return *reinterpret_cast<const uint2*>(p.x + at);
   };
-  uint2 x[kHeldTasks];
-#pragma unroll
-  for (int i = 0; i < kHeldTasks; ++i) {
-    const int task = first_task + i * task_step;
-    x[i] = task < num_tasks ? load_x(task) : uint2{};
-  }
+  const uint2 x = held_task < num_tasks ? load_x(held_task) : uint2{};
   if constexpr (kPart == RoutingPart::kSort) {
     if (p.adapters != nullptr) load_slots(p, slots);
   }
@@ -143,9 +140,7 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void
     __syncthreads();
   }
   const WeightFormat format = p.sizes.weight_format;
-  XPiece q[kHeldTasks];
-#pragma unroll
-  for (int i = 0; i < kHeldTasks; ++i) q[i] = round_x(format, x[i], lane);
+  const XPiece q = round_x(format, x, lane);
 
   // --- sort, and list the work ---
   if constexpr (kAll || kPart == RoutingPart::kSort) {
@@ -155,17 +150,17 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void
     } else {
       sizes = sort_pairs(p, s, slots, warp_count, next, plan);
     }
-    write_lists(p, s, slots, plan, sizes);
+    constexpr int kListThreads = kAll ? 32 * kListWarps : kRoutingThreads;
+    if (threadIdx.x < kListThreads) write_lists<kListThreads>(p, s, slots, plan, sizes);
   }
 
   // --- quantise x into the rows ---
   if constexpr (kAll || kPart == RoutingPart::kQuantize) {
-#pragma unroll
-    for (int i = 0; i < kHeldTasks; ++i) {
-      const int task = first_task + i * task_step;
-      if (task < num_tasks) store_x(p, s, task / depth, task % depth, q[i], plan.tile_tokens, lane);
-    }
-    for (int task = first_task + kHeldTasks * task_step; task < num_tasks; task += task_step) {
+    if (held_task < num_tasks)
+      store_x(p, s, held_task / depth, held_task % depth, q, plan.tile_tokens, lane);
+    // What is left, by all.
+    for (int task = gridDim.x * kXWarps + blockIdx.x * kRoutingWarps + warp; task < num_tasks;
+         task += gridDim.x * kRoutingWarps) {
       store_x(p, s, task / depth, task % depth, round_x(format, load_x(task), lane),
               plan.tile_tokens, lane);
     }
@@ -211,7 +206,8 @@ void launch_moe_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream
   const int num_keys = p.sizes.all_experts();
   const int max_rows = (num_pairs + 7 * std::min(num_pairs, num_keys) + 15) / 8 * 8;
   const int tasks = p.num_tokens * (p.sizes.hidden_size / 128);
-  const int num_ctas = std::min((tasks + kRoutingWarps - 1) / kRoutingWarps, plan.num_sms);
+  constexpr int kXWarps = kRoutingWarps - kListWarps;
+  const int num_ctas = std::min((tasks + kXWarps - 1) / kXWarps, plan.num_sms);
   if (p.num_tokens <= kFusedTokens) {
     const int64_t ints =
         int64_t{kSlotInts} * p.num_slots +

@@ -361,14 +361,15 @@ __device__ inline SortedSizes sort_pairs_by_bits(const MoeLayerParams& p, const 
 }
 
 // Writes what the GEMM kernels read: tiles, runs, shrink items. Every CTA knows the whole order and
-// writes its share: a warp takes a tile, a lane a row.
+// writes its share: a warp takes a tile, a lane a row. By the first kThreads threads of a CTA.
+template <int kThreads>
 __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch& s,
                                    const MoeAdapterSlot* slots, const RoutingPlan& plan,
                                    const SortedSizes& sizes) {
   const MoeWorkspace& w = p.workspace;
   const int lane = threadIdx.x % 32, tile_tokens = plan.tile_tokens;
-  const int thread = blockIdx.x * kRoutingThreads + threadIdx.x;
-  const int num_threads = gridDim.x * kRoutingThreads;
+  const int thread = blockIdx.x * kThreads + threadIdx.x;
+  const int num_threads = gridDim.x * kThreads;
   // Neighbouring tiles go to different CTAs.
   const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x, num_warps = num_threads / 32;
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
