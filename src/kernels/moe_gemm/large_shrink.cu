@@ -1,44 +1,40 @@
 // The shrink of gate_up in large batches: u = x A^T of every run by a CTA for 64 tokens, left
 // scaled, as BF16, in the order in which the GEMM reads it.
 //
-// Sums are those of sm90_consumer.cuh: H is cut into four parts; where a slab has 32 rows or less,
-// even and odd steps of 16 columns have sums of their own.
+// A's fragments are wgmma's A operand, from registers, in the order in which they are packed for
+// mma; the tokens' rows of x its B operand. Sums are those of sm90_consumer.cuh, by the same 16
+// products at a time: H is cut into four parts; where a slab has 32 rows or less, even and odd
+// steps of 16 columns have sums of their own. Those of odd steps are then rows 32 to 63 of the
+// product, for which even steps have zeros, and the other way round.
 
 #include <cuda_bf16.h>
 
 #include <algorithm>
 
 #include "kernels/common/async_copy.cuh"
+#include "kernels/common/bulk_copy.cuh"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
-#include "kernels/common/matrix_move.cuh"
-#include "kernels/common/mma.cuh"
+#include "kernels/common/tiles.h"
+#include "kernels/common/wgmma.cuh"
+#include "kernels/common/wgmma_registers.cuh"
 #include "kernels/moe_gemm/large_lora.cuh"
 
 namespace braid::kernels {
 namespace {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps;
-constexpr int kStages = 3;
-constexpr int kColumns = 128;  // of a stage
-constexpr int kXStride = 2 * kColumns + 16;
+constexpr int kThreads = 128;
+constexpr int kCtasPerSm = 3;
+constexpr int kStages = 4;
+constexpr int kColumns = 64;  // of a stage
+constexpr int kSteps = kColumns / 16;
 constexpr int kTokens = kLargeShrinkTokens;
-// Two warps share 16 rows where there are 32 or less, each with 16 tokens and every other step;
-// otherwise a warp has 16 rows and 32 tokens.
-constexpr int kPairTiles = 2, kTiles = 4;  // of 8 tokens
+static_assert(kTokens == 64);  // of one product
 
 struct ShrinkShared {
-  alignas(16) uint8_t a[kStages][64 * kColumns * 2];
-  alignas(16) uint8_t x[kStages][kTokens * kXStride];
-  float4 odd[4][2 * kPairTiles][32];  // sums of the warps with odd steps
+  alignas(1024) uint8_t x[kStages][kTokens * 2 * kColumns];  // rows of 128 bytes, swizzled
+  alignas(16) uint8_t a[kStages][64 * 2 * kColumns];
 };
-
-__device__ __forceinline__ uint4 load_shared_fragment(const uint8_t* fragment, bool whole,
-                                                      int lane) {
-  if (whole) return *(reinterpret_cast<const uint4*>(fragment) + lane);
-  const uint2 half = *(reinterpret_cast<const uint2*>(fragment) + lane);
-  return make_uint4(half.x, 0, half.y, 0);
-}
 
 class Shrink {
  public:
@@ -46,46 +42,47 @@ class Shrink {
       : p_(p),
         shared_(shared),
         item_(item),
-        warp_(threadIdx.x / 32),
         lane_(threadIdx.x % 32),
         rows_(slab_rows(item.one_a ? item.rank : 2 * item.rank, item.slab)),
+        group_(rows_ <= 32 ? threadIdx.x / 32 % 2 : threadIdx.x / 32),
+        odd_(threadIdx.x / 64),
         part_columns_(p.sizes.hidden_size / kShrinkParts),
         stages_per_part_((part_columns_ + kColumns - 1) / kColumns) {
     // A thread copies 16 bytes of every 16th token.
+#pragma unroll
     for (int i = 0; i < kTokens / 16; ++i) {
-      const int n = min(static_cast<int>(threadIdx.x) / 16 + 16 * i, item.num_tokens - 1);
-      from_[i] = p.x + int64_t{__ldcg(p.workspace.token_of_row + item.first_row + n)} *
-                           p.sizes.hidden_size;
+      const int n = min(static_cast<int>(threadIdx.x) / 8 + 16 * i, item.num_tokens - 1);
+      from_[i] =
+          p.x +
+          int64_t{__ldcg(p.workspace.token_of_row + item.first_row + n)} * p.sizes.hidden_size +
+          threadIdx.x % 8 * 8;
     }
   }
 
-  __device__ void run() {
+  __device__ __forceinline__ void run() {
     const int num_stages = kShrinkParts * stages_per_part_;
+#pragma unroll
     for (int i = 0; i < kStages - 1; ++i) {
       if (i < num_stages) load(i);
       async_copy_commit();
     }
-    const bool in_pairs = rows_ <= 32;
-    float sum[2][kTiles][4] = {}, u[2][kTiles][4] = {};
+    float sum[kTokens / 2];
+    int at = 0, of_part = 0;
 #pragma unroll 1
     for (int i = 0; i < num_stages; ++i) {
       async_copy_wait<kStages - 2>();
+      fence_proxy_async_shared();
       __syncthreads();
       if (i + kStages - 1 < num_stages) load(i + kStages - 1);
       async_copy_commit();
-      const int columns = columns_of(i);
-      if (in_pairs) {
-        multiply<2, kPairTiles>(sum, i % kStages, columns, warp_ / 4, 2, 0, warp_ % 4 * 16);
-      } else {
-        multiply<1, kTiles>(sum, i % kStages, columns, 0, 1, warp_ / 2, warp_ % 2 * 32);
+      multiply(sum, at, columns_of(i), of_part > 0);
+      if (++of_part == stages_per_part_) {
+        end_part(sum, at);
+        of_part = 0;
       }
-      if ((i + 1) % stages_per_part_ == 0) end_part(in_pairs, sum, u);
+      at = at == kStages - 1 ? 0 : at + 1;
     }
-    if (in_pairs) {
-      if (warp_ < 4) store<2, kPairTiles>(u, 0, warp_ % 4 * 16);
-    } else {
-      store<1, kTiles>(u, warp_ / 2, warp_ % 2 * 32);
-    }
+    store();
     __syncthreads();  // before the next item's loads
   }
 
@@ -100,157 +97,143 @@ class Shrink {
     const int columns = columns_of(stage), at = stage % kStages;
     const uint8_t* const a = item_.factor + int64_t{column} * rows_ * 2;
     const uint32_t to_a = shared_address(shared_.a[at]), to_x = shared_address(shared_.x[at]);
+#pragma unroll 2
     for (int i = 16 * threadIdx.x; i < columns * rows_ * 2; i += 16 * kThreads)
       async_copy_16(to_a + i, a + i, true);
-    const int byte = threadIdx.x % 16 * 16;
-    if (byte >= 2 * columns) return;
+    // What is behind the part's columns counts as zero.
+    const int byte = threadIdx.x % 8 * 16;
 #pragma unroll
     for (int i = 0; i < kTokens / 16; ++i) {
-      const int n = threadIdx.x / 16 + 16 * i;
-      async_copy_16(to_x + n * kXStride + byte,
-                    reinterpret_cast<const uint8_t*>(from_[i] + column) + byte, true);
+      const int n = threadIdx.x / 8 + 16 * i;
+      async_copy_16(to_x + swizzled(n, byte), from_[i] + column, byte < 2 * columns);
     }
   }
 
-  // sum += A x over every `step`-th 16 columns of a stage, for kGroups times 16 rows.
-  template <int kGroups, int kTileCount>
-  __device__ __forceinline__ void multiply(float (&sum)[2][kTiles][4], int at, int columns,
-                                           int first_step, int step, int group, int first_token) {
-    const int rows = rows_ - 16 * group;  // of these groups
-    if (rows >= 16 * kGroups) {
-      multiply_steps<kGroups, kTileCount, true>(sum, at, columns, first_step, step, group,
-                                                first_token);
-    } else if (rows > 0) {
-      multiply_steps<kGroups, kTileCount, false>(sum, at, columns, first_step, step, group,
-                                                 first_token);
+  // sum (+)= A x of a stage.
+  __device__ __forceinline__ void multiply(float (&sum)[kTokens / 2], int at, int columns,
+                                           bool accumulate) {
+    uint4 a[kSteps];
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const int rows = rows_ - 16 * group_;
+      const bool mine = rows > 0 && 16 * s < columns && (rows_ > 32 || s % 2 == odd_);
+      a[s] = {};
+      if (mine) {
+        a[s] = load_large_fragment<1>(shared_.a[at] + s * 32 * rows_ + group_ * 512, rows >= 16,
+                                      lane_);
+      }
     }
-  }
-  template <int kGroups, int kTileCount, bool kWhole>
-  __device__ __forceinline__ void multiply_steps(float (&sum)[2][kTiles][4], int at, int columns,
-                                                 int first_step, int step, int group,
-                                                 int first_token) {
-    uint32_t x = shared_address(shared_.x[at]) +
-                 (first_token + lane_ / 16 * 8 + lane_ % 8) * kXStride + lane_ / 8 % 2 * 16 +
-                 32 * first_step;
-    const uint8_t* a = shared_.a[at] + first_step * 32 * rows_ + group * 512;
-#pragma unroll 2
-    for (int s = first_step; s < columns / 16; s += step) {
-      uint4 fragment[kGroups];
+    const uint64_t x = wgmma_descriptor(shared_.x[at]);
+    wgmma_fence();
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        const int rows = rows_ - 16 * (group + g);
-        fragment[g] = {};
-        if (kWhole || rows > 0)
-          fragment[g] = load_shared_fragment(a + g * 512, kWhole || rows >= 16, lane_);
-      }
+    for (int s = 0; s < kSteps; ++s)
+      wgmma_m64k16_registers_by_k(sum, a[s], x + s * kWgmmaStep32Bytes, s > 0 || accumulate);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_pin(sum);
 #pragma unroll
-      for (int j = 0; j < kTileCount; j += 2) {
-        const uint4 b = ldmatrix_x4(x + 8 * j * kXStride);
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-          mma_m16n8k16(sum[g][j], fragment[g], b.x, b.y);
-          mma_m16n8k16(sum[g][j + 1], fragment[g], b.z, b.w);
-        }
-      }
-      a += step * 32 * rows_;
-      x += step * 32;
+    for (int s = 0; s < kSteps; ++s) {
+      uint32_t(&registers)[4] = reinterpret_cast<uint32_t(&)[4]>(a[s]);
+      wgmma_pin(registers);
     }
   }
 
   // Adds the scaled sums of a part to u, in the order of the parts.
-  __device__ __forceinline__ void end_part(bool in_pairs, float (&sum)[2][kTiles][4],
-                                           float (&u)[2][kTiles][4]) {
-    if (in_pairs) {
-      __syncthreads();  // the part before has been read
+  __device__ __forceinline__ void end_part(float (&sum)[kTokens / 2], int at) {
+    if (rows_ <= 32) {
+      // In the place of the stage.
+      __syncthreads();
+      auto* const odd =
+          reinterpret_cast<float4*>(shared_.x[at]) + group_ * (kTokens / 8 * 32) + lane_;
+      if (odd_ == 1) {
 #pragma unroll
-      for (int g = 0; g < 2; ++g) {
-#pragma unroll
-        for (int j = 0; j < kPairTiles; ++j) {
-          if (warp_ >= 4) {
-            shared_.odd[warp_ % 4][g * kPairTiles + j][lane_] =
-                make_float4(sum[g][j][0], sum[g][j][1], sum[g][j][2], sum[g][j][3]);
-          }
-        }
+        for (int j = 0; j < kTokens / 8; ++j)
+          odd[32 * j] = make_float4(sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]);
       }
       __syncthreads();
+      if (odd_ == 1) return;
 #pragma unroll
-      for (int g = 0; g < 2; ++g) {
-#pragma unroll
-        for (int j = 0; j < kPairTiles; ++j) {
-          const float4 odd = shared_.odd[warp_ % 4][g * kPairTiles + j][lane_];
-          sum[g][j][0] += odd.x, sum[g][j][1] += odd.y, sum[g][j][2] += odd.z,
-              sum[g][j][3] += odd.w;
-        }
+      for (int j = 0; j < kTokens / 8; ++j) {
+        const float4 of = odd[32 * j];
+        sum[4 * j] += of.x, sum[4 * j + 1] += of.y, sum[4 * j + 2] += of.z, sum[4 * j + 3] += of.w;
       }
     }
-    const int group = in_pairs ? 0 : warp_ / 2;
 #pragma unroll
-    for (int g = 0; g < 2; ++g) {
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          // Where one A serves both, the scaling of up comes in store().
-          const int r = 64 * item_.slab + 16 * (group + g) + lane_ / 4 + i / 2 * 8;
-          const float scaling =
-              item_.one_a || r < item_.rank ? item_.scaling_gate : item_.scaling_up;
-          // As two roundings, which is what readers of stored parts have.
-          u[g][j][i] = __fadd_rn(u[g][j][i], __fmul_rn(sum[g][j][i], scaling));
-          if (item_.one_a)
-            of_up_[g][j][i] = __fadd_rn(of_up_[g][j][i], __fmul_rn(sum[g][j][i], item_.scaling_up));
-          sum[g][j][i] = 0.0f;
-        }
-      }
+    for (int i = 0; i < kTokens / 2; ++i) {
+      // Where one A serves both, the scaling of up comes in addition.
+      const float scaling =
+          item_.one_a || row_of(i / 2 % 2) < item_.rank ? item_.scaling_gate : item_.scaling_up;
+      // As two roundings, which is what readers of stored parts have.
+      u_[i] = __fadd_rn(u_[i], __fmul_rn(sum[i], scaling));
+      if (item_.one_a) up_[i] = __fadd_rn(up_[i], __fmul_rn(sum[i], item_.scaling_up));
     }
   }
 
-  template <int kGroups, int kTileCount>
-  __device__ __forceinline__ void store(const float (&u)[2][kTiles][4], int group,
-                                        int first_token) {
+  // Row of A, of gate's above up's, that a lane's sums are of: the first two of four, or the
+  // others.
+  __device__ __forceinline__ int row_of(int second) const {
+    return 64 * item_.slab + 16 * group_ + lane_ / 4 + 8 * second;
+  }
+
+  // Through shared memory, so that a short loop does the rest: instructions that run once take as
+  // long as they take to be fetched.
+  __device__ __forceinline__ void store() {
+    auto* const u = reinterpret_cast<float*>(&shared_);  // [2, 64 rows of A, kUStride]
+    __syncthreads();                                     // the last stage has been read
+    if (rows_ > 32 || odd_ == 0) {
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-#pragma unroll
-      for (int j = 0; j < kTileCount; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int n = first_token + 8 * j + lane_ % 4 * 2 + i % 2;
-          const int in_slab = 16 * (group + g) + lane_ / 4 + i / 2 * 8;
-          if (n >= item_.num_tokens || in_slab >= rows_) continue;
-          const int r = 64 * item_.slab + in_slab;
-          const auto put_at = [&](int row, int rank, int of_up, float value) {
-            reinterpret_cast<__nv_bfloat16*>(large_u_of(
-                p_, rank / 16, row))[large_u_element(rank % 16, of_up)] = __float2bfloat16(value);
-          };
-          const auto put = [&](int rank, int of_up, float value) {
-            if (item_.first_row < p_.workspace.max_rows)
-              return put_at(item_.first_row + n, rank, of_up, value);
-            // An A that experts share has been multiplied once for all pairs of the token.
-            const int per_token = p_.sizes.pairs_per_token();
-            const int token = __ldcg(p_.workspace.token_of_row + item_.first_row + n);
-            for (int k = 0; k < per_token; ++k) {
-              const int row = __ldcg(p_.workspace.row_of_pair + token * per_token + k);
-              if (row >= 0) put_at(row, rank, of_up, value);
-            }
-          };
-          if (item_.one_a || r < item_.rank) put(r, 0, u[g][j][i]);
-          if (item_.one_a) put(r, 1, of_up_[g][j][i]);
-          if (!item_.one_a && r >= item_.rank) put(r - item_.rank, 1, u[g][j][i]);
-        }
+      for (int i = 0; i < kTokens / 2; i += 2) {
+        float* const to =
+            u + (row_of(i / 2 % 2) - 64 * item_.slab) * kUStride + i / 4 * 8 + lane_ % 4 * 2;
+        *reinterpret_cast<float2*>(to) = make_float2(u_[i], u_[i + 1]);
+        if (item_.one_a)
+          *reinterpret_cast<float2*>(to + 64 * kUStride) = make_float2(up_[i], up_[i + 1]);
       }
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int i = threadIdx.x; i < rows_ * item_.num_tokens; i += kThreads) {
+      const int n = i / rows_, in_slab = i % rows_, r = 64 * item_.slab + in_slab;
+      const float* const from = u + in_slab * kUStride + n;
+      const bool of_up = !item_.one_a && r >= item_.rank;
+      put(n, of_up ? r - item_.rank : r, of_up, from[0]);
+      if (item_.one_a) put(n, r, 1, from[64 * kUStride]);
+    }
+  }
+  static constexpr int kUStride = kTokens + 2;
+  static_assert(2 * 64 * kUStride * sizeof(float) <= sizeof(ShrinkShared));
+
+  __device__ __forceinline__ void put(int n, int rank, int of_up, float value) {
+    const auto put_at = [&](int row) {
+      reinterpret_cast<__nv_bfloat16*>(large_u_of(
+          p_, rank / 16, row))[large_u_element(rank % 16, of_up)] = __float2bfloat16(value);
+    };
+    if (item_.first_row < p_.workspace.max_rows) return put_at(item_.first_row + n);
+    // An A that experts share has been multiplied once for all pairs of the token.
+    const int per_token = p_.sizes.pairs_per_token();
+    const int token = __ldcg(p_.workspace.token_of_row + item_.first_row + n);
+#pragma unroll 1
+    for (int k = 0; k < per_token; ++k) {
+      const int row = __ldcg(p_.workspace.row_of_pair + token * per_token + k);
+      if (row >= 0) put_at(row);
     }
   }
 
   const MoeLayerParams& p_;
   ShrinkShared& shared_;
   const MoeShrinkItem& item_;
-  int warp_, lane_, rows_, part_columns_, stages_per_part_;
+  int lane_, rows_;
+  int group_;  // of 16 rows, that the warp has
+  int odd_;    // whether the warp has odd steps, where it has not all
+  int part_columns_, stages_per_part_;
   const Bf16* from_[kTokens / 16];
-  float of_up_[2][kTiles][4] = {};  // where one A serves both
+  float u_[kTokens / 2] = {};
+  float up_[kTokens / 2] = {};  // where one A serves both
 };
 
-__global__ __launch_bounds__(kThreads, 2) void moe_large_shrink_kernel(
+__global__ __launch_bounds__(kThreads, kCtasPerSm) void moe_large_shrink_kernel(
     const __grid_constant__ MoeLayerParams p) {
-  extern __shared__ __align__(16) uint8_t dynamic_shared[];
+  extern __shared__ __align__(1024) uint8_t dynamic_shared[];
   auto& shared = *reinterpret_cast<ShrinkShared*>(dynamic_shared);
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -270,10 +253,11 @@ void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStrea
     return true;
   }();
   (void)allowed;
-  launch(
-      "moe_large_shrink", moe_large_shrink_kernel,
-      {.grid = dim3(2 * plan.num_sms), .cta = dim3(kThreads), .shared_bytes = sizeof(ShrinkShared)},
-      stream, p);
+  launch("moe_large_shrink", moe_large_shrink_kernel,
+         {.grid = dim3(kCtasPerSm * plan.num_sms),
+          .cta = dim3(kThreads),
+          .shared_bytes = sizeof(ShrinkShared)},
+         stream, p);
 }
 
 }  // namespace braid::kernels

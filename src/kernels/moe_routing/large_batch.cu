@@ -330,22 +330,26 @@ __device__ void list_tile(const MoeLayerParams& p, const RoutingScratch& s, int 
 
 // --- quantise x into the rows of its pairs: a warp takes a token, or some of its columns ---
 
-constexpr int kQuantizeColumns = 4;  // of 128, that a warp takes at a time
+// Times 512 columns that a warp takes at a time: eight lanes have 128 of them, 16 a lane, so that
+// what they store is a line.
+constexpr int kQuantizeGroups = 2;
+constexpr int kQuantizeDepth = 4 * kQuantizeGroups;  // in 128 columns
 
 __device__ void quantize_into_rows(const MoeLayerParams& p, const RoutingScratch& s, int token,
                                    int first_k, int lane) {
-  const int per_token = p.sizes.pairs_per_token(), hidden = p.sizes.hidden_size;
-  const int num_k = min(kQuantizeColumns, hidden / 128 - first_k);
-  uint2 x[kQuantizeColumns];
+  const int per_token = p.sizes.pairs_per_token(), depth = p.sizes.hidden_size / 128;
+  const int my_k = first_k + lane / 8, chunk = lane % 8;
+  uint4 x[kQuantizeGroups][2] = {};
 #pragma unroll
-  for (int i = 0; i < kQuantizeColumns; ++i) {
-    x[i] = {};
-    if (i < num_k)
-      x[i] = *reinterpret_cast<const uint2*>(p.x + int64_t{token} * hidden + (first_k + i) * 128 +
-                                             4 * lane);
+  for (int g = 0; g < kQuantizeGroups; ++g) {
+    const int k = my_k + 4 * g;
+    if (k >= depth) continue;
+    const auto* const from = reinterpret_cast<const uint4*>(
+        p.x + int64_t{token} * p.sizes.hidden_size + 128 * k + 16 * chunk);
+    x[g][0] = from[0], x[g][1] = from[1];
   }
   // Lane i finds where pair i lies, and all lanes write there.
-  int64_t my_at = -1;
+  int64_t my_begin = -1;
   int my_step = 0, my_row = 0, my_scale_bytes = 0;
   if (lane < per_token) {
     const int row = __ldcg(p.workspace.row_of_pair + token * per_token + lane);
@@ -354,33 +358,33 @@ __device__ void quantize_into_rows(const MoeLayerParams& p, const RoutingScratch
       const int size = large_tile_tokens(__ldcg(s.count + key));
       const MoeTokenTile tile = tile_of(p, s, key, (row - __ldcg(s.first_row + key)) / size);
       const ActivationImage image =
-          activation_image(tile.first_row, tile.num_tokens, hidden / 128, /*scales_per_row=*/1);
-      my_at = image.offset(first_k), my_step = image.depth_bytes;
+          activation_image(tile.first_row, tile.num_tokens, depth, /*scales_per_row=*/1);
+      my_begin = image.begin, my_step = image.depth_bytes;
       my_row = row - tile.first_row, my_scale_bytes = image.scale_bytes;
     }
   }
-  Quantized128 q[kQuantizeColumns];
+  Quantized16 q[kQuantizeGroups];
 #pragma unroll
-  for (int i = 0; i < kQuantizeColumns; ++i) q[i] = quantize_128(x[i]);
+  for (int g = 0; g < kQuantizeGroups; ++g) q[g] = quantize_128(x[g]);
 #pragma unroll 1
   for (int pair = 0; pair < per_token; ++pair) {
-    const int64_t begin = __shfl_sync(kAllLanes, my_at, pair);
+    const int64_t begin = __shfl_sync(kAllLanes, my_begin, pair);
     const int step = __shfl_sync(kAllLanes, my_step, pair);
     const int row = __shfl_sync(kAllLanes, my_row, pair);
-    const int scale_bytes = __shfl_sync(kAllLanes, my_scale_bytes, pair);
+    const int in_rows = __shfl_sync(kAllLanes, my_scale_bytes, pair) + swizzled(row, 16 * chunk);
     if (begin < 0) continue;
-    uint8_t* at = p.workspace.x_image + begin;
-    const int in_rows = scale_bytes + swizzled(row, 4 * lane);
 #pragma unroll
-    for (int i = 0; i < kQuantizeColumns; ++i, at += step) {
-      if (i >= num_k) break;
-      *reinterpret_cast<__nv_fp8x4_e4m3*>(at + in_rows) = q[i].codes;
-      if (lane == 0) reinterpret_cast<float*>(at)[row] = q[i].scale;
+    for (int g = 0; g < kQuantizeGroups; ++g) {
+      const int k = my_k + 4 * g;
+      if (k >= depth) continue;
+      uint8_t* const at = p.workspace.x_image + begin + k * step;
+      *reinterpret_cast<uint4*>(at + in_rows) = q[g].codes;
+      if (chunk == 0) reinterpret_cast<float*>(at)[row] = q[g].scale;
     }
   }
 }
 
-__global__ __launch_bounds__(kRoutingThreads, 3) void moe_large_quantize_kernel(
+__global__ __launch_bounds__(kRoutingThreads, 2) void moe_large_quantize_kernel(
     const __grid_constant__ MoeLayerParams p) {
   const RoutingScratch s = scratch_of(p);
   const int lane = threadIdx.x % 32, depth = p.sizes.hidden_size / 128;
@@ -401,9 +405,9 @@ __global__ __launch_bounds__(kRoutingThreads, 3) void moe_large_quantize_kernel(
       list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
     }
   }
-  const int parts = (depth + kQuantizeColumns - 1) / kQuantizeColumns;
+  const int parts = (depth + kQuantizeDepth - 1) / kQuantizeDepth;
   for (int i = warp; i < p.num_tokens * parts; i += num_warps)
-    quantize_into_rows(p, s, i / parts, i % parts * kQuantizeColumns, lane);
+    quantize_into_rows(p, s, i / parts, i % parts * kQuantizeDepth, lane);
 }
 
 }  // namespace
@@ -440,7 +444,7 @@ void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStre
           .shared_bytes = member_bytes + sizeof(int32_t) * num_keys},
          stream, p);
   launch("moe_large_quantize", moe_large_quantize_kernel,
-         {.grid = dim3(3 * plan.num_sms), .cta = cta}, stream, p);
+         {.grid = dim3(2 * plan.num_sms), .cta = cta}, stream, p);
 }
 
 }  // namespace braid::kernels
