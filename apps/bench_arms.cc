@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <future>
 #include <utility>
+#include <vector>
 
 #include "apps/commands.h"
 #include "apps/progress.h"
@@ -31,9 +33,16 @@ Result<std::vector<BenchAdapter>> gather_adapters(Engine& engine, const BenchOpt
     if (!report) return pass_on(report);
     adapters.push_back({id, report->min_rank, report->max_rank});
   }
+  // Gigabytes each for a large model: side by side.
+  std::vector<std::future<Result<AdapterId>>> random;
   for (auto i = static_cast<int32_t>(adapters.size()); i < count; ++i) {
-    auto id = engine.add_dummy_adapter(fmt::format("random {}", i), options.rank,
-                                       static_cast<uint64_t>(i));
+    random.push_back(std::async(std::launch::async, [&engine, &options, i] {
+      return engine.add_dummy_adapter(fmt::format("random {}", i), options.rank,
+                                      static_cast<uint64_t>(i));
+    }));
+  }
+  for (auto& made : random) {
+    auto id = made.get();
     if (!id) return pass_on(id);
     adapters.push_back({*id, options.rank, options.rank});
   }
