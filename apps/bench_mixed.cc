@@ -42,7 +42,7 @@ struct Row {
   std::vector<double> first_token_ms;  // of all rounds
   double prompt_tokens_per_s = 0;      // the median of the rounds
   int32_t num_sent = 0;                // in all rounds
-  bool queue_grows = false;            // in any round
+  bool queue_grows = false;            // in more than half of the rounds
 
   int32_t num_finished() const { return static_cast<int32_t>(first_token_ms.size()); }
 };
@@ -57,6 +57,7 @@ std::vector<double> loaded_round_ms(const Arm& arm) {
 Row make_row(const Arm& arm, const Arm& base) {
   Row row = {.arm = &arm};
   std::vector<double> quiet_rates, loaded_rates, prompt_rates;
+  size_t num_growing = 0;
   const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
     to.insert(to.end(), from.begin(), from.end());
   };
@@ -68,8 +69,9 @@ Row make_row(const Arm& arm, const Arm& base) {
     loaded_rates.push_back(round.loaded_tokens_per_s);
     prompt_rates.push_back(round.prompt_tokens_per_s);
     row.num_sent += round.num_sent;
-    row.queue_grows |= queue_grows(round.first_token_ms, round.num_sent);
+    if (queue_grows(round.first_token_ms, round.num_sent)) ++num_growing;
   }
+  row.queue_grows = 2 * num_growing > arm.rounds.size();
   row.quiet.tokens_per_s = median(quiet_rates);
   row.loaded.tokens_per_s = median(loaded_rates);
   row.prompt_tokens_per_s = median(prompt_rates);
