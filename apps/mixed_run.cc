@@ -1,5 +1,7 @@
 #include "apps/mixed_run.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -33,17 +35,18 @@ class MixedRun {
   // Returns when each of them has two tokens: the step of a first one may share work with prefill.
   Status start_streams();
 
-  // What the next prompt is, then sends it. At most num_prompts(load) times.
-  Status send_prompt(const std::vector<int32_t>& tokens);
+  // The tokens of the next prompt, for send_prompt(): made before it is due.
   std::vector<int32_t> next_prompt() const {
     return bench_prompt(engine_, load_.prompt_tokens, seed_, arm_.batch + num_sent_);
   }
+  // At most num_prompts(load) times.
+  Status send_prompt(std::vector<int32_t> tokens);
 
-  // Fail where a request has ended that should not have.
+  // These fail where a request has ended that should not have.
   Status wait_until(TokenTime time);
   Status wait_for_prompts();
 
-  // Times up to `end` count, and of each stream the first after it. Before the first of them.
+  // What wait_past_end() waits for: a token of every stream after `end`. Set before that time.
   void set_end(TokenTime end);
   Status wait_past_end();
 
@@ -106,9 +109,9 @@ Status MixedRun::start_streams() {
   return status;
 }
 
-Status MixedRun::send_prompt(const std::vector<int32_t>& tokens) {
+Status MixedRun::send_prompt(std::vector<int32_t> tokens) {
   const auto index = static_cast<size_t>(num_sent_);
-  Request request = {.prompt = tokens,
+  Request request = {.prompt = std::move(tokens),
                      .adapter = adapter(num_sent_),
                      .sampling = {.temperature = 0, .max_tokens = 1, .ignore_eos = true}};
   {
@@ -259,7 +262,7 @@ Result<MixedSamples> measure(MixedRun& run, const Engine& engine, const MixedLoa
   for (const int32_t total = num_prompts(load); run.num_sent() < total;) {
     if (auto status = run.wait_until(load_begin + seconds(run.num_sent() * load.interval)); !status)
       return pass_on(status);
-    if (auto status = run.send_prompt(prompt); !status) return pass_on(status);
+    if (auto status = run.send_prompt(std::move(prompt)); !status) return pass_on(status);
     if (run.num_sent() < total) prompt = run.next_prompt();
   }
   if (auto status = run.wait_until(end); !status) return pass_on(status);

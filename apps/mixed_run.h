@@ -46,7 +46,7 @@ struct MixedSamples {
 };
 
 // Runs the load on the arm's streams and measures; prompts take turns with the arm's adapters.
-// Whatever still runs at the end is cancelled.
+// Whatever still runs at the end is cancelled. `config` is the engine's.
 //
 // Errors  kInvalidArgument    a stream reached the context before the end; a request failed; a
 //                             phase too short for two tokens of a stream
@@ -54,8 +54,7 @@ struct MixedSamples {
 Result<MixedSamples> run_mixed(Engine& engine, const EngineConfig& config, const MixedLoad& load,
                                const BenchArm& arm, uint64_t seed);
 
-// The same streams until all decode, and one prompt: every size of step comes up once. `config` is
-// the engine's.
+// The same streams until all decode, and one prompt: every size of step comes up once.
 Status warm_up_mixed(Engine& engine, const EngineConfig& config, const MixedLoad& load,
                      const BenchArm& arm, uint64_t seed);
 
