@@ -16,6 +16,7 @@ void add_bench(CLI::App& program) {
 #endif
   add_bench_decode(*bench);
   add_bench_prefill(*bench);
+  add_bench_mixed(*bench);
 }
 
 }  // namespace braid::apps

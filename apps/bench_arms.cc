@@ -68,7 +68,7 @@ BenchArm make_arm(const ArmShape& shape, const std::vector<BenchAdapter>& adapte
 
 void add_bench_options(CLI::App& command, BenchOptions& options, const std::string& batch_help) {
   add_engine_options(command, options.engine);
-  command.add_option("--batch", options.batch, batch_help)
+  command.add_option(options.batch_option, options.batch, batch_help)
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str()
@@ -95,8 +95,8 @@ void add_bench_options(CLI::App& command, BenchOptions& options, const std::stri
 OpenedBench open_bench(const BenchOptions& options) {
   if (options.rounds < 1)
     leave(fmt::format("--rounds {}: takes 1 or more", options.rounds), kUsage);
-  auto plan =
-      plan_arms(options.batch, options.adapters, static_cast<int32_t>(options.engine.lora.size()));
+  auto plan = plan_arms(options.batch, options.adapters,
+                        static_cast<int32_t>(options.engine.lora.size()), options.batch_option);
   if (!plan) leave(plan.error().message, kUsage);
   for (const std::string& note : plan->notes) complain(note);
   EngineOptions engine_options = options.engine;

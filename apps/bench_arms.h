@@ -21,14 +21,15 @@ namespace braid::apps {
 struct BenchOptions {
   EngineOptions engine;
   std::vector<int32_t> batch;
+  std::string batch_option = "--batch";  // what sets it
   std::vector<int32_t> adapters = {0, 1, 8};
   int32_t rank = 16;
   int32_t rounds = 5;
   std::string json;
 };
 
-// Adds --batch, --adapters, --rank, --rounds and --json, and the engine's options before them.
-// `options` must outlive the parse.
+// Adds --batch or what it is called here, --adapters, --rank, --rounds and --json, and the engine's
+// options before them. `options` must outlive the parse.
 void add_bench_options(CLI::App& command, BenchOptions& options, const std::string& batch_help);
 inline constexpr const char* kBenchGroup = "Measurement";
 

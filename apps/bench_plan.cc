@@ -5,9 +5,10 @@
 namespace braid::apps {
 
 Result<BenchPlan> plan_arms(const std::vector<int32_t>& batches,
-                            const std::vector<int32_t>& adapter_counts, int32_t num_loras) {
+                            const std::vector<int32_t>& adapter_counts, int32_t num_loras,
+                            std::string_view batch_option) {
   if (batches.empty() || std::any_of(batches.begin(), batches.end(), [](auto n) { return n < 1; }))
-    return fail(ErrorCode::kInvalidArgument, "--batch takes sizes of 1 or more");
+    return fail(ErrorCode::kInvalidArgument, "{} takes sizes of 1 or more", batch_option);
   if (std::any_of(adapter_counts.begin(), adapter_counts.end(), [](auto n) { return n < 0; }))
     return fail(ErrorCode::kInvalidArgument, "--adapters takes counts of 0 or more");
 
@@ -31,23 +32,25 @@ Result<BenchPlan> plan_arms(const std::vector<int32_t>& batches,
       }
     }
     if (!left_out.empty()) {
-      plan.notes.push_back(fmt::format(
-          "--adapters {} left out at --batch {}: a request has one adapter, so a batch holds at "
-          "most its size",
-          fmt::join(left_out, ","), batch));
+      plan.notes.push_back(
+          fmt::format("--adapters {} left out at {} {}: a request has one adapter, so a batch "
+                      "holds at most its "
+                      "size",
+                      fmt::join(left_out, ","), batch_option, batch));
     }
   }
   if (wants_adapters && plan.max_adapters == 0) {
-    return fail(ErrorCode::kInvalidArgument,
-                "--adapters {} with --batch {} leaves nothing to compare: a request has one "
-                "adapter, so a batch holds at most its size",
-                fmt::join(adapter_counts, ","), fmt::join(batches, ","));
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "--adapters {} with {} {} leaves nothing to compare: a request has one adapter, so a "
+        "batch holds at most its size",
+        fmt::join(adapter_counts, ","), batch_option, fmt::join(batches, ","));
   }
   if (num_loras > plan.max_adapters) {
     plan.notes.push_back(
         fmt::format("{} of {} --lora left out: at most {} run together here; raise --adapters and "
-                    "--batch",
-                    num_loras - plan.max_adapters, num_loras, plan.max_adapters));
+                    "{}",
+                    num_loras - plan.max_adapters, num_loras, plan.max_adapters, batch_option));
   }
   return plan;
 }

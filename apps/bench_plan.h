@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -22,11 +23,13 @@ struct BenchPlan {
   int32_t max_adapters = 0;
 };
 
-// Every batch size with every number of adapters that it can hold.
+// Every batch size with every number of adapters that it can hold. `batch_option` is what errors
+// and notes call the sizes' option.
 //
 // Errors  kInvalidArgument  a batch below 1, a count below 0, or adapters asked for and none of the
 //                           batches large enough for them
 Result<BenchPlan> plan_arms(const std::vector<int32_t>& batches,
-                            const std::vector<int32_t>& adapter_counts, int32_t num_loras);
+                            const std::vector<int32_t>& adapter_counts, int32_t num_loras,
+                            std::string_view batch_option = "--batch");
 
 }  // namespace braid::apps

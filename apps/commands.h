@@ -17,6 +17,7 @@ void add_perplexity(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_bench_decode(CLI::App& bench);
 void add_bench_prefill(CLI::App& bench);
+void add_bench_mixed(CLI::App& bench);
 void add_bench_layer(CLI::App& bench);      // builds with CUDA only
 void add_bench_attention(CLI::App& bench);  // builds with CUDA only
 void add_bench_swap(CLI::App& bench);       // builds with CUDA only

@@ -34,7 +34,8 @@ int run(int argc, char** argv) {
       "  braid quantize MODEL --format fp8 --out DIR\n"
       "  braid perplexity MODEL --text FILE       how well it predicts a text\n"
       "  braid bench decode MODEL                 tokens/s with and without adapters\n"
-      "  braid bench prefill MODEL                the same of prompts\n",
+      "  braid bench prefill MODEL                the same of prompts\n"
+      "  braid bench mixed MODEL                  what replies feel while prompts arrive\n",
       "braid");
   program.set_version_flag("--version", "braid " BRAID_VERSION);
   program.require_subcommand(1);

@@ -13,7 +13,7 @@ import sys
 
 # What tells rows apart, and where their time is: whichever of these a file has.
 KEYS = ["name", "layout", "tokens", "batch", "context", "adapters", "min_rank", "max_rank"]
-TIMES = {"us": "us", "ms_per_step": "ms", "ms_per_prompt": "ms"}
+TIMES = {"us": "us", "ms_per_step": "ms", "ms_per_prompt": "ms", "loaded_ms_p99": "ms"}
 
 
 def key_of(row):

@@ -31,6 +31,14 @@ TEST(PlanArms, RefusesWhereNothingIsLeft) {
   EXPECT_FALSE(plan_arms({1}, {-1}, 0).has_value());
 }
 
+TEST(PlanArms, NamesTheOptionThatSetsTheSizes) {
+  EXPECT_EQ(plan_arms({0}, {1}, 0, "--streams").error().message,
+            "--streams takes sizes of 1 or more");
+  EXPECT_EQ(
+      plan_arms({2, 8}, {8}, 0, "--streams")->notes[0].find("--adapters 8 left out at --streams 2"),
+      0u);
+}
+
 TEST(PlanArms, MeasuresNoArmTwice) {
   EXPECT_EQ(plan_arms({4, 4}, {2, 2, 0}, 0)->arms, (Arms{{4, 0}, {4, 2}}));
 }

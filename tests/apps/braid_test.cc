@@ -15,8 +15,8 @@ using testing::HasSubstr;
 using testing::Not;
 
 const std::vector<std::vector<std::string>> kCommands = {
-    {},           {"serve"}, {"generate"},        {"validate"},        {"inspect"},
-    {"quantize"}, {"bench"}, {"bench", "decode"}, {"bench", "prefill"}};
+    {},           {"serve"}, {"generate"},        {"validate"},         {"inspect"},
+    {"quantize"}, {"bench"}, {"bench", "decode"}, {"bench", "prefill"}, {"bench", "mixed"}};
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text = "braid";
@@ -250,6 +250,101 @@ TEST(BraidBench, MeasuresPromptsOfEveryLengthThatFits) {
     EXPECT_GT(row["ms_per_prompt"], 0);
     EXPECT_GT(row["tokens_per_s"], 0);
   }
+}
+
+// The golden model's shapes with a context in which streams do not end. No weights.
+void make_long_model(const TemporaryFolder& folder) {
+  Json config = read_json_file(golden_model() + "/config.json").value();
+  config["max_position_embeddings"] = 1 << 20;
+  folder.write("config.json", config.dump());
+}
+
+// `braid bench mixed` of it, with random weights.
+ProgramResult run_bench_mixed(const TemporaryFolder& folder,
+                              const std::vector<std::string>& options) {
+  std::vector<std::string> arguments = {"bench",         "mixed",     folder.path().string(),
+                                        "--load-format", "dummy",     "--device",
+                                        "cpu",           "--threads", "1"};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  return run_braid(arguments);
+}
+
+TEST(BraidBench, MeasuresRepliesWhilePromptsArrive) {
+  const TemporaryFolder folder;
+  make_long_model(folder);
+  const std::string file = (folder.path() / "bench.json").string();
+  const auto result = run_bench_mixed(
+      folder,
+      {"--streams",       "3",  "--adapters",         "2",   "--rank",  "8",   "--context", "4",
+       "--prompt-tokens", "40", "--interval",         "0.2", "--quiet", "0.2", "--seconds", "0.4",
+       "--rounds",        "2",  "--max-batch-tokens", "32",  "--json",  file});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("steps of up to 32 tokens; prompts of 40 tokens every 0.2 s"));
+  EXPECT_THAT(result.out, HasSubstr("p99 of quiet"));
+  EXPECT_THAT(result.err, HasSubstr("bench mixed: done"));
+  const Json bench = read_json_file(file).value();
+  EXPECT_EQ(bench["bench"], "mixed");
+  EXPECT_EQ(bench["interval"], 0.2);
+  const Json rows = bench["rows"];
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["batch"], 3);
+  EXPECT_EQ(rows[0]["adapters"], 0);
+  EXPECT_EQ(rows[0]["ratio"], 1);
+  EXPECT_EQ(rows[1]["adapters"], 2);
+  EXPECT_EQ(rows[1]["max_rank"], 8);
+  for (const Json& row : rows) {
+    EXPECT_EQ(row["prompts_sent"], 4);
+    EXPECT_EQ(row["first_token_samples_ms"].size(), row["prompts_finished"]);
+    EXPECT_GT(row["p99_ratio"], 0);
+    for (const std::string phase : {"quiet", "loaded"}) {
+      EXPECT_GT(row[phase + "_tokens_per_s"], 0) << phase;
+      EXPECT_GT(row[phase + "_samples_ms"].size(), 2u) << phase;
+      EXPECT_GT(row[phase + "_ms"], 0) << phase;
+      EXPECT_LE(row[phase + "_ms"], row[phase + "_ms_p99"]) << phase;
+      EXPECT_LE(row[phase + "_ms_p99"], row[phase + "_ms_most"]) << phase;
+    }
+  }
+}
+
+TEST(BraidBench, SaysWherePromptsDoNotKeepUp) {
+  const TemporaryFolder folder;
+  make_long_model(folder);
+  const auto result =
+      run_bench_mixed(folder, {"--streams", "2", "--adapters", "0", "--context", "4",
+                               "--prompt-tokens", "4000", "--interval", "0.01", "--quiet", "0.1",
+                               "--seconds", "0.2", "--max-batch-tokens", "16"});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out,
+              HasSubstr("The queue grows at 2 streams, base: 400000 tokens/s of prompts arrive"));
+}
+
+TEST(BraidBench, SaysWhatMixedRunsNeed) {
+  const TemporaryFolder folder;
+  make_long_model(folder);
+  const auto expect = [&](const std::vector<std::string>& options, int status,
+                          const std::string& message) {
+    const auto result = run_bench_mixed(folder, options);
+    EXPECT_EQ(result.status, status) << message;
+    EXPECT_THAT(result.err, HasSubstr(message));
+    EXPECT_EQ(result.out, "");
+  };
+  expect({"--streams", "64", "--max-batch-tokens", "64"}, 2,
+         "--max-batch-tokens 64 with --streams 64 leaves a step no token for prompts");
+  expect({"--interval", "0"}, 2, "--interval 0: takes seconds above 0");
+  expect({"--seconds", "nan"}, 2, "--seconds nan: takes seconds above 0");
+  expect({"--interval", "0.0001"}, 2, "more than 100000 prompts");
+  expect({"--streams", "0"}, 2, "--streams takes sizes of 1 or more");
+  expect({"--max-context", "256"}, 2, "--context 512: the context is 256 tokens");
+  expect({"--max-context", "1024"}, 2, "--prompt-tokens 8192: the context is 1024 tokens");
+  // Streams that are at the end of their context too early, and ones the cache does not hold.
+  const std::vector<std::string> small = {"--streams",     "4",   "--adapters",      "0",
+                                          "--max-context", "256", "--prompt-tokens", "8"};
+  const auto with_small = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), small.begin(), small.end());
+    return options;
+  };
+  expect(with_small({"--context", "16"}), 1, "a stream reached the context of 256 tokens");
+  expect(with_small({"--context", "200", "--kv-cache", "300KiB"}), 1, "tokens of KV cache, it has");
 }
 
 TEST(BraidBench, RefusesWhatItCannotRun) {
