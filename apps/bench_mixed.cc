@@ -297,21 +297,14 @@ void add_bench_mixed(CLI::App& bench) {
       "prompts: that is how long a stream waits for its next token, and how fast prompts get "
       "through.");
   add_bench_options(*command, *options, "Requests that decode together all the time");
-  command->add_option("--context", load.context, "Prompt tokens of each stream")
-      ->capture_default_str()
-      ->group(kBenchGroup);
-  command->add_option("--prompt-tokens", load.prompt_tokens, "Length of the prompts that arrive")
-      ->capture_default_str()
-      ->group(kBenchGroup);
-  command->add_option("--interval", load.interval, "Seconds from one prompt to the next")
-      ->capture_default_str()
-      ->group(kBenchGroup);
-  command->add_option("--quiet", load.quiet, "Seconds measured before the first prompt")
-      ->capture_default_str()
-      ->group(kBenchGroup);
-  command->add_option("--seconds", load.loaded, "Seconds measured while prompts arrive")
-      ->capture_default_str()
-      ->group(kBenchGroup);
+  const auto add = [&](const char* name, auto& to, const char* what) {
+    command->add_option(name, to, what)->capture_default_str()->group(kBenchGroup);
+  };
+  add("--context", load.context, "Prompt tokens of each stream");
+  add("--prompt-tokens", load.prompt_tokens, "Length of the prompts that arrive");
+  add("--interval", load.interval, "Seconds from one prompt to the next");
+  add("--quiet", load.quiet, "Seconds measured before the first prompt");
+  add("--seconds", load.loaded, "Seconds measured while prompts arrive");
   command->callback([=] { run_bench_mixed(*options); });
 }
 

@@ -34,8 +34,7 @@ Result<BenchPlan> plan_arms(const std::vector<int32_t>& batches,
     if (!left_out.empty()) {
       plan.notes.push_back(
           fmt::format("--adapters {} left out at {} {}: a request has one adapter, so a batch "
-                      "holds at most its "
-                      "size",
+                      "holds at most its size",
                       fmt::join(left_out, ","), batch_option, batch));
     }
   }

@@ -38,20 +38,6 @@ WeightFormat weight_format(DummyWeights weights) {
   BRAID_UNREACHABLE(static_cast<int>(weights));
 }
 
-#ifdef BRAID_HAS_CUDA
-QuantMethod quant_method(DummyWeights weights) {
-  switch (weights) {
-    case DummyWeights::kBf16:
-      return QuantMethod::kNone;
-    case DummyWeights::kFp8:
-      return QuantMethod::kFp8Block128;
-    case DummyWeights::kNvfp4:
-      return QuantMethod::kModelOptNvfp4;
-  }
-  BRAID_UNREACHABLE(static_cast<int>(weights));
-}
-#endif
-
 Result<std::unique_ptr<WeightSource>> open_weights(const EngineConfig& config,
                                                    const ModelConfig& model) {
   if (config.load_format == LoadFormat::kDummy)
@@ -99,10 +85,25 @@ constexpr int32_t kMaxGpuBatchSize =
 
 double gigabytes(size_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 
-Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig model,
+// The model as a GPU loads it: the format of dummy weights is what was asked for.
+ModelConfig model_on_gpu(const EngineConfig& config, ModelConfig model) {
+  if (config.load_format != LoadFormat::kDummy) return model;
+  switch (config.dummy_weights) {
+    case DummyWeights::kBf16:
+      model.quant_method = QuantMethod::kNone;
+      break;
+    case DummyWeights::kFp8:
+      model.quant_method = QuantMethod::kFp8Block128;
+      break;
+    case DummyWeights::kNvfp4:
+      model.quant_method = QuantMethod::kModelOptNvfp4;
+      break;
+  }
+  return model;
+}
+
+Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, const ModelConfig& model,
                                      cpu::ThreadPool& pool) {
-  const bool is_dummy = config.load_format == LoadFormat::kDummy;
-  if (is_dummy) model.quant_method = quant_method(config.dummy_weights);
   const DeviceFacts before = device_facts();
   const auto allowed = static_cast<size_t>(static_cast<double>(before.memory_bytes) *
                                            static_cast<double>(config.gpu_memory_fraction));
@@ -144,7 +145,7 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
   auto source = open_weights(config, model);
   if (!source) return pass_on(source);
   GpuLoadOptions load = {.pool = &pool};
-  if (is_dummy) load.random_experts = config.dummy_seed;
+  if (config.load_format == LoadFormat::kDummy) load.random_experts = config.dummy_seed;
   try {
     auto weights = load_gpu_weights(model, **source, load, load_progress(config));
     if (!weights) return pass_on(weights);
@@ -159,17 +160,10 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, ModelConfig mod
   }
 }
 
-#endif
-
 // Empty when the GPU can run the model, otherwise one sentence.
-std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
-                         [[maybe_unused]] const EngineConfig& config) {
-#ifdef BRAID_HAS_CUDA
+std::string why_not_cuda(const EngineConfig& config, const ModelConfig& model) {
   if (num_devices() == 0) return "no Hopper GPU (compute capability 9.0) was found";
-  ModelConfig on_gpu = model;
-  if (config.load_format == LoadFormat::kDummy)
-    on_gpu.quant_method = quant_method(config.dummy_weights);
-  if (auto why = why_not_on_gpu(on_gpu); !why.empty()) return why;
+  if (auto why = why_not_on_gpu(model); !why.empty()) return why;
   if (config.kv_block_size < 16 || (config.kv_block_size & (config.kv_block_size - 1)) != 0)
     return fmt::format("kv_block_size is {}, on a GPU it is a power of two from 16 on",
                        config.kv_block_size);
@@ -186,19 +180,21 @@ std::string why_not_cuda([[maybe_unused]] const ModelConfig& model,
     return fmt::format("max_lora_rank is {}, on a GPU it is at most {}", config.max_lora_rank,
                        AdapterImage::kMaxRank);
   return "";
-#else
-  return "this build has no CUDA";
-#endif
 }
+
+#endif
 
 }  // namespace
 
 Result<OpenedRunner> open_runner(const EngineConfig& config, const ModelConfig& model,
                                  cpu::ThreadPool& pool) {
   if (config.device == Device::kCpu) return open_cpu_runner(config, model, pool);
-  const std::string why = why_not_cuda(model, config);
 #ifdef BRAID_HAS_CUDA
-  if (why.empty()) return open_gpu_runner(config, model, pool);
+  const ModelConfig on_gpu = model_on_gpu(config, model);
+  const std::string why = why_not_cuda(config, on_gpu);
+  if (why.empty()) return open_gpu_runner(config, on_gpu, pool);
+#else
+  const std::string why = "this build has no CUDA";
 #endif
   if (config.device == Device::kCuda) return fail(ErrorCode::kUnsupported, "device cuda: {}", why);
   auto opened = open_cpu_runner(config, model, pool);

@@ -51,9 +51,8 @@ struct LinearAdapterSlot {
 // first use.
 struct LinearWorkspace {
   int32_t* ctas_done = nullptr;  // [1], zero between layers
-  uint32_t* launches =
-      nullptr;  // [1], of layers with adapters: the tag of the next one's u is one more
-  uint8_t* x_image = nullptr;  // quantised x of many tokens, as shared memory holds it
+  uint32_t* launches = nullptr;  // [1], of layers with adapters; the next one's tag is one more
+  uint8_t* x_image = nullptr;    // quantised x of many tokens, as shared memory holds it
   // [max_tokens, max_total_rank / 2]: s * x A^T by rows of the order, as BF16, two ranks in a
   // tagged word (common/tagged_word.cuh).
   uint64_t* u = nullptr;

@@ -77,8 +77,8 @@ template <class Config>
 struct alignas(1024) LinearShared {
   uint64_t full[Config::kMaxStages];
   uint64_t empty[Config::kMaxStages];
-  uint64_t sums_there;  // of all CTAs of the cluster
-  uint64_t tag_there;
+  uint64_t sums_there;             // of all CTAs of the cluster
+  uint64_t tag_there;              // `tag` may be read
   int32_t token[Config::kTokens];  // of the tile's rows, -1: none
   int32_t run[Config::kTokens];    // in `runs`, -1: no adapter
   int32_t num_runs;                // of the tile
