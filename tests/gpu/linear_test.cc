@@ -114,6 +114,48 @@ const Case kCases[] = {
     {"many_tokens_bf16",
      {.shape = one(kBf16, 320, 520), .num_tokens = 515, .ranks = {{16}, {8}, {72}}},
      5},
+    // Large batches: tiles of 128 tokens and pairs of 128 rows, neither filled.
+    {"large_qkv",
+     {.shape = qkv(kFp8Block128, 576, 576, 192),
+      .num_tokens = 257,
+      .ranks = {{8, 8, 8}, {16, 0, 16}, {3, 20, 64}}},
+     7},
+    {"large_base", {.shape = one(kFp8Block128, 2048, 456), .num_tokens = 300}, 11},
+    {"large_one_adapter",
+     {.shape = one(kFp8Block128, 4096, 328),
+      .num_tokens = 511,
+      .ranks = {{16}},
+      .base_share = 0.0f},
+     23},
+    {"large_eight_adapters",
+     {.shape = qkv(kFp8Block128, 1024, 448, 64),
+      .num_tokens = 640,
+      .ranks = {{8, 8, 8},
+                {16, 16, 16},
+                {24, 24, 24},
+                {64, 64, 64},
+                {0, 8, 0},
+                {0, 0, 0},
+                {256, 0, 8},
+                {8, 64, 24}}},
+     17},
+    {"large_float",
+     {.shape = one(kFp8Block128, 1040, 72),
+      .num_tokens = 1025,
+      .float_out = true,
+      .ranks = {{24}, {64}, {8}}},
+     13},
+    {"large_an_adapter_each",
+     {.shape = qkv(kFp8Block128, 512, 256, 64),
+      .num_tokens = 300,
+      .ranks = std::vector<std::vector<int32_t>>(290, {16, 8, 24}),
+      .base_share = 0.1f},
+     9},
+    {"large_waves",
+     {.shape = qkv(kFp8Block128, 2048, 4096, 512),
+      .num_tokens = 1025,
+      .ranks = {{16, 16, 16}, {64, 64, 64}}},
+     101},
     {"decode_qkv",
      {.shape = qkv(kFp8Block128, 2048, 4096, 512),
       .num_tokens = 16,
@@ -137,9 +179,11 @@ TEST(LinearLora, DeltaAloneIsWithinItsRounding) {
                            .ranks = {{16, 16, 16}, {64, 8, 32}, {256, 0, 8}},
                            .weight_size = 0.0f},
                           /*seed=*/4);
-    const std::vector<float> y = problem.run(plan_linear(problem.test.shape, 37));
-    EXPECT_EQ(problem.why_wrong(y), "");
-    EXPECT_LT(problem.error(y), 0x1p-9);
+    for (const LinearPlan& plan : problem.plans()) {
+      const std::vector<float> y = problem.run(plan);
+      EXPECT_EQ(problem.why_wrong(y), "") << to_string(problem.test.shape, plan);
+      EXPECT_LT(problem.error(y), 0x1p-9);
+    }
   }
 }
 
@@ -163,23 +207,44 @@ TEST(LinearExtremes, LargeTinyAndZeroRows) {
 // adapters change between replays.
 TEST(LinearGraph, RunsAgainWithOtherAdapters) {
   BRAID_NEEDS_CUDA();
-  LinearProblem problem({.shape = qkv(kFp8Block128, 1024, 512, 128),
-                         .num_tokens = 24,
-                         .ranks = {{16, 16, 16}, {64, 8, 32}, {8, 0, 8}}},
-                        6);
-  const LinearPlan plan = plan_linear(problem.test.shape, 24);
+  for (const int32_t num_tokens : {24, 300}) {
+    LinearProblem problem({.shape = qkv(kFp8Block128, 1024, 512, 128),
+                           .num_tokens = num_tokens,
+                           .ranks = {{16, 16, 16}, {64, 8, 32}, {8, 0, 8}}},
+                          6);
+    const LinearPlan plan = plan_linear(problem.test.shape, num_tokens);
+    problem.poison();
+    const Stream stream;
+    const Graph graph = Graph::capture(stream, [&] {
+      for (int i = 0; i < 8; ++i) launch_linear(problem.params(), plan, stream.get());
+    });
+    for (int step = 0; step < 4; ++step) {
+      for (size_t t = 0; t < problem.slots.size(); ++t)
+        problem.slots[t] = static_cast<int32_t>((t * static_cast<size_t>(step)) % 4) - 1;
+      problem.write_order();
+      graph.launch(stream);
+      stream.wait();
+      EXPECT_EQ(problem.why_wrong(problem.download_y(), true, num_tokens / 24), "")
+          << num_tokens << " tokens, step " << step;
+    }
+  }
+}
+
+// Large and small batches take turns on one workspace, in which the words of the one must not be
+// taken for those of the other.
+TEST(LinearGraph, PlansShareAWorkspace) {
+  BRAID_NEEDS_CUDA();
+  LinearProblem problem(
+      {.shape = one(kFp8Block128, 1024, 200), .num_tokens = 300, .ranks = {{16}, {8}}}, 7);
+  const std::vector<float> want = problem.run({.large_batch = true});
   problem.poison();
   const Stream stream;
-  const Graph graph = Graph::capture(stream, [&] {
-    for (int i = 0; i < 8; ++i) launch_linear(problem.params(), plan, stream.get());
-  });
-  for (int step = 0; step < 4; ++step) {
-    for (size_t t = 0; t < problem.slots.size(); ++t)
-      problem.slots[t] = static_cast<int32_t>((t * static_cast<size_t>(step)) % 4) - 1;
-    problem.write_order();
-    graph.launch(stream);
-    stream.wait();
-    EXPECT_EQ(problem.why_wrong(problem.download_y()), "") << step;
+  for (int i = 0; i < 3; ++i) {
+    for (const LinearPlan& plan : problem.plans()) {
+      launch_linear(problem.params(), plan, stream.get());
+      stream.wait();
+      EXPECT_EQ(problem.download_y(), want) << to_string(problem.test.shape, plan);
+    }
   }
 }
 
@@ -223,7 +288,21 @@ TEST(LinearLaunch, SaysWhatItCannotRun) {
   EXPECT_EQ(why_unsupported(good, {.tile_tokens = 24}), "tile_tokens = 24, need 8, 16, 32 or 64");
   EXPECT_EQ(why_unsupported(good, {.tile_tokens = 64}),
             "num_tokens = 4 and shape.in = 576, need at most workspace's 0 and 0");
+  EXPECT_EQ(why_unsupported(good, {.large_batch = true}),
+            "num_tokens = 4 and shape.in = 576, need at most workspace's 0 and 0");
+  LinearBf16Params bf16 = good;
+  bf16.shape.format = kBf16;
+  EXPECT_EQ(why_unsupported(bf16, {.large_batch = true}),
+            "large_batch is set, need FP8 weights, not bf16");
   EXPECT_THROW(launch_linear(good, {.tile_tokens = 24}, nullptr), InternalError);
+}
+
+TEST(LinearPlans, LargeBatchesAreOfFp8) {
+  const LinearShape fp8 = one(kFp8Block128, 2048, 2048), bf16 = one(kBf16, 2048, 128);
+  EXPECT_FALSE(plan_linear(fp8, 256).large_batch);
+  EXPECT_TRUE(plan_linear(fp8, 257).large_batch);
+  EXPECT_FALSE(plan_linear(bf16, 8192).large_batch);
+  EXPECT_EQ(to_string(fp8, plan_linear(fp8, 257)), "large batch, 8 parts");
 }
 
 }  // namespace

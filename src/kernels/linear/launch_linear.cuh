@@ -46,7 +46,7 @@ void launch_linear_tile(const LinearBf16Params& p, const LinearPlan& plan, CudaS
   int shared_bytes = std::max(
       grid.num_stages * kWeightTileBytes + grid.num_x_tiles * Config::kXStageBytes + behind_ring,
       sum_bytes);
-  if (p.adapters != nullptr) {
+  if (p.adapters != nullptr && !shrinks_apart(p, plan)) {
     shared_bytes = std::max(shared_bytes, Config::shrink_sum_bytes(parts, grid.cluster));
     const int units = p.order.max_runs * kTileGroups;
     grid.num_shrink_ctas =

@@ -11,8 +11,6 @@
 
 namespace braid::kernels {
 
-inline constexpr int kShrinkWarps = 8;
-
 // Rows 16 t and following of an adapter's A: 16 of them, the last ones may be 8.
 struct FactorTile {
   const uint8_t* a;

@@ -119,8 +119,7 @@ class Shrink {
       const bool mine = rows > 0 && 16 * s < columns && (rows_ > 32 || s % 2 == odd_);
       a[s] = {};
       if (mine) {
-        a[s] = load_large_fragment<1>(shared_.a[at] + s * 32 * rows_ + group_ * 512, rows >= 16,
-                                      lane_);
+        a[s] = load_fragment<1>(shared_.a[at] + s * 32 * rows_ + group_ * 512, rows >= 16, lane_);
       }
     }
     const uint64_t x = wgmma_descriptor(shared_.x[at]);

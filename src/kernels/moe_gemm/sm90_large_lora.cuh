@@ -63,7 +63,7 @@ __device__ __forceinline__ void large_expand(const LargeFactors<Config>& header,
         stage + Config::kFactorsAt + (c * part.num_tiles + part.tile_index) * kExpandStepBytes;
 #pragma unroll
     for (int g = 0; g < 8; ++g) {
-      const uint4 b = load_large_fragment<2>(factor + g * (whole ? 512 : 256), whole, part.lane);
+      const uint4 b = load_fragment<2>(factor + g * (whole ? 512 : 256), whole, part.lane);
 #pragma unroll
       for (int m = 0; m < kBlocks; ++m) {
         if (!any[m]) continue;
@@ -90,7 +90,7 @@ __device__ __forceinline__ void large_down_shrink(const MoeLayerParams& p,
     uint4 b[4];
 #pragma unroll
     for (int s = 0; s < 4; ++s)
-      b[s] = load_large_fragment<1>(factor + s * (whole ? 512 : 256), whole, part.lane);
+      b[s] = load_fragment<1>(factor + s * (whole ? 512 : 256), whole, part.lane);
 #pragma unroll
     for (int m = 0; m < kBlocks; ++m) {
       const int first = part.first + 64 * m;
