@@ -1,9 +1,12 @@
 // launch_linear against sums in double, and every plan against every other.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <string>
 
 #include "base/check.h"
 #include "base/ids.h"
@@ -34,6 +37,23 @@ LinearShape qkv(WeightFormat format, int32_t in, int32_t q, int32_t kv) {
   return {.format = format, .in = in, .num_slices = 3, .slice_out = {q, kv, kv}};
 }
 
+// Empty where all bits are equal, otherwise how many outputs differ and which is the first.
+std::string difference(const std::vector<float>& y, const std::vector<float>& want, int32_t out) {
+  if (y.size() != want.size()) return fmt::format("{} outputs, not {}", y.size(), want.size());
+  size_t count = 0, first = 0, last = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    if (std::bit_cast<uint32_t>(y[i]) == std::bit_cast<uint32_t>(want[i])) continue;
+    if (count++ == 0) first = i;
+    last = i;
+  }
+  if (count == 0) return "";
+  const auto at = [&](size_t i) {
+    return fmt::format("token {}, output {}: {}, not {}", i / static_cast<size_t>(out),
+                       i % static_cast<size_t>(out), y[i], want[i]);
+  };
+  return fmt::format("{} outputs differ, from {} to {}", count, at(first), at(last));
+}
+
 class Linear : public testing::TestWithParam<Case> {};
 
 TEST_P(Linear, MatchesReferenceWithEveryPlan) {
@@ -43,7 +63,8 @@ TEST_P(Linear, MatchesReferenceWithEveryPlan) {
       problem.run(plan_linear(problem.test.shape, problem.test.num_tokens));
   EXPECT_EQ(problem.why_wrong(want, true, GetParam().token_step), "");
   for (const LinearPlan& plan : problem.plans())
-    EXPECT_EQ(problem.run(plan), want) << to_string(problem.test.shape, plan);
+    EXPECT_EQ(difference(problem.run(plan), want, problem.test.shape.out()), "")
+        << to_string(problem.test.shape, plan);
 }
 
 TEST_P(Linear, GivesTheSameBitsTwiceAndWithoutAdaptersInTheBatch) {
@@ -51,7 +72,8 @@ TEST_P(Linear, GivesTheSameBitsTwiceAndWithoutAdaptersInTheBatch) {
   LinearProblem problem(GetParam().linear, /*seed=*/2);
   const LinearPlan plan = plan_linear(problem.test.shape, problem.test.num_tokens);
   const std::vector<float> first = problem.run(plan), base = problem.run(plan, false);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(problem.run(plan), first);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_EQ(difference(problem.run(plan), first, problem.test.shape.out()), "");
   const auto out = static_cast<size_t>(problem.test.shape.out());
   for (size_t t = 0; t < problem.slots.size(); ++t) {
     if (problem.slots[t] != kNoAdapter) continue;

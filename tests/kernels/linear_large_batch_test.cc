@@ -108,32 +108,5 @@ TEST(LinearLargeBatch, EveryRankOfARowHasAPlaceOfItsOwn) {
   EXPECT_EQ(*places.rbegin(), int64_t{kTokens} * kTotalRank - 8);
 }
 
-// What one warp adds up is what eight warps have for each part, one after the other.
-TEST(LinearLargeBatch, ShrinkTakesChunksInTheOrderOfTheSums) {
-  for (int32_t in = 16; in <= 12288; in += 16) {
-    const LinearShape shape = {.in = in, .slice_out = {1024}};
-    const int32_t chunks = kernels::num_shrink_chunks(in), parts = kernels::linear_parts(shape);
-    kernels::ShrinkOrder order(chunks, parts);
-    int32_t left = chunks;
-    for (int32_t part = 0; part < parts; ++part) {
-      const int32_t begin = kernels::part_begin(chunks, part, parts),
-                    end = kernels::part_begin(chunks, part + 1, parts);
-      ASSERT_LT(begin, end);
-      const int32_t chains = std::min(kernels::kShrinkWarps, end - begin);
-      for (int32_t chain = 0; chain < chains; ++chain) {
-        for (int32_t chunk = begin + chain; chunk < end; chunk += kernels::kShrinkWarps) {
-          ASSERT_EQ(order.chunk, chunk) << in;
-          const bool last = chunk + kernels::kShrinkWarps >= end;
-          ASSERT_EQ(order.ends_chain(), last);
-          ASSERT_EQ(order.ends_part(), last && chain + 1 == chains);
-          order.advance();
-          --left;
-        }
-      }
-    }
-    ASSERT_EQ(left, 0);
-  }
-}
-
 }  // namespace
 }  // namespace braid::test

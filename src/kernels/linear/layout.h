@@ -42,15 +42,15 @@ inline constexpr int32_t kLinearLargeTokens = 128;
 constexpr int32_t image_tile_tokens(const LinearPlan& plan) {
   return plan.large_batch ? kLinearLargeTokens : plan.tile_tokens;
 }
-// Of the tile sizes in use; rounded up, so that more tokens than a tile has are of no account.
-inline constexpr int32_t kMaxTileTokens = kLinearLargeTokens;
+// Tokens of a tile otherwise, at most.
+inline constexpr int32_t kMaxTileTokens = 64;
 
-// Batches of more tokens are large: u comes from a kernel in front, and FP8 layers have kernels of
-// their own.
+// Batches of more tokens are large: FP8 layers have kernels of their own, and u comes from a kernel
+// in front; in clusters, whose CTAs share the shrink of a token, from twice as many on.
 inline constexpr int32_t kMostSmallBatchTokens = 256;
 constexpr bool shrinks_apart(const LinearBf16Params& p, const LinearPlan& plan) {
-  return p.adapters != nullptr &&
-         (plan.large_batch || (p.num_tokens > kMostSmallBatchTokens && !plan.in_cluster));
+  const int32_t most = (plan.in_cluster ? 2 : 1) * kMostSmallBatchTokens;
+  return p.adapters != nullptr && (plan.large_batch || p.num_tokens > most);
 }
 
 // A of all slices is cut along its rows into fragments of 16 (a last one of 8), along the columns
@@ -69,31 +69,6 @@ constexpr int64_t shrink_bytes(int32_t in, int32_t total_rank) {
 }
 // The warps that share the columns of each part: a warp sums up every kShrinkWarps-th chunk.
 inline constexpr int32_t kShrinkWarps = 8;
-// The chunks one after the other in the order of the sums: for each part the chains of all warps.
-struct ShrinkOrder {
-  int32_t num_chunks, num_parts;
-  int32_t part = 0, begin = 0, end;  // its chunks
-  int32_t chain = 0, chunk = 0;      // where it is
-
-  constexpr ShrinkOrder(int32_t chunks, int32_t parts)
-      : num_chunks(chunks), num_parts(parts), end(part_begin(chunks, 1, parts)) {}
-
-  // Whether this chunk is the last of its chain; of its part.
-  constexpr bool ends_chain() const { return chunk + kShrinkWarps >= end; }
-  constexpr bool ends_part() const {
-    return ends_chain() && (chain + 1 == kShrinkWarps || begin + chain + 1 == end);
-  }
-  constexpr void advance() {
-    if (!ends_chain()) {
-      chunk += kShrinkWarps;
-    } else if (!ends_part()) {
-      chunk = begin + ++chain;
-    } else {
-      ++part, chain = 0, chunk = begin = end;
-      end = part_begin(num_chunks, part + 1, num_parts);
-    }
-  }
-};
 
 // B of a slice: 16 rows at a time, in them steps of 16 ranks, a last one of 8.
 constexpr int64_t expand_bytes(int32_t rows, int32_t rank) {

@@ -22,9 +22,10 @@ LinearWorkspace linear_workspace(int32_t max_tokens, int32_t max_in, int32_t max
   const auto tokens = static_cast<size_t>(max_tokens);
   take(w.ctas_done, 1);
   take(w.launches, 1);
-  const size_t tiles = (tokens + kMaxTileTokens - 1) / kMaxTileTokens;
+  // Rounded up to the largest tiles; more of smaller ones are no more bytes.
+  const size_t tiles = (tokens + kLinearLargeTokens - 1) / kLinearLargeTokens;
   take(w.x_image, tiles * static_cast<size_t>((max_in + 127) / 128) *
-                      static_cast<size_t>(x_image_bytes(kMaxTileTokens)));
+                      static_cast<size_t>(x_image_bytes(kLinearLargeTokens)));
   take(w.u, tokens * static_cast<size_t>(max_total_rank / 2));
   take(w.u_octets, tokens * static_cast<size_t>(max_total_rank));
   if (bytes != nullptr) *bytes = at;
