@@ -65,8 +65,10 @@ struct alignas(16) MoeLargeRun {
 // Chunks at most in which routing counts tokens.
 inline constexpr int32_t kLargeChunks = 128;
 
-// Tokens of a run that one shrink item takes.
-inline constexpr int32_t kLargeShrinkTokens = 64;
+// Tokens of a run that one shrink item takes at most: A is read once for them. Where gate and up
+// have one A, a thread has the sums of both.
+inline constexpr int32_t kLargeShrinkTokens = 128;
+inline constexpr int32_t kOneAShrinkTokens = 64;
 
 // The kernels of a layer, in this order; then launch_moe_sum. Routing fills `tiles` and, as the
 // list of the GEMMs, `other_tiles`; shrink leaves u; gate_up leaves h and parts of v, which

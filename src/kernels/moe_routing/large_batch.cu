@@ -261,13 +261,15 @@ __device__ void list_shrink(const MoeLayerParams& p, MoeShrinkItem item, int fir
                             int num_tokens) {
   const int rows = item.one_a ? item.rank : 2 * item.rank;
   const int slabs = (rows + 63) / 64;
-  const int pieces = (num_tokens + kLargeShrinkTokens - 1) / kLargeShrinkTokens;
+  const int most = item.one_a ? kOneAShrinkTokens : kLargeShrinkTokens;
+  const int pieces = (num_tokens + most - 1) / most;
+  const int of_piece = (num_tokens + pieces - 1) / pieces;
   if (slabs == 0) return;
   int at = atomicAdd(&p.workspace.counts->num_shrink_items, slabs * pieces);
   for (item.slab = 0; item.slab < slabs; ++item.slab) {
     for (int i = 0; i < pieces; ++i) {
-      item.first_row = first + i * kLargeShrinkTokens;
-      item.num_tokens = min(kLargeShrinkTokens, num_tokens - i * kLargeShrinkTokens);
+      item.first_row = first + i * of_piece;
+      item.num_tokens = min(of_piece, num_tokens - i * of_piece);
       p.workspace.shrink_items[at++] = item;
     }
     item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
