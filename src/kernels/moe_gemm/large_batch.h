@@ -76,6 +76,7 @@ inline constexpr int32_t kOneAShrinkTokens = 64;
 // launch_moe_layer promises.
 void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_large_quantize(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_v(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
