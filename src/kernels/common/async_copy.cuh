@@ -16,6 +16,11 @@ __device__ __forceinline__ void async_copy_16(uint32_t shared, const void* globa
                : "memory");
 }
 
+// The same of 4 bytes, through L1.
+__device__ __forceinline__ void async_copy_4(uint32_t shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared), "l"(global) : "memory");
+}
+
 // Ends a group of this thread's copies.
 __device__ __forceinline__ void async_copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -311,6 +311,7 @@ void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream
   const bool with_adapters = p.adapters != nullptr;
   launch_large_routing(p, plan, stream);
   if (with_adapters) launch_large_shrink(p, plan, stream);
+  launch_large_quantize(p, plan, stream);
   launch_large_gate_up(p, plan, stream);
   if (with_adapters) launch_large_v(p, plan, stream);
   launch_large_down(p, plan, stream);

@@ -261,13 +261,15 @@ __device__ void list_shrink(const MoeLayerParams& p, MoeShrinkItem item, int fir
                             int num_tokens) {
   const int rows = item.one_a ? item.rank : 2 * item.rank;
   const int slabs = (rows + 63) / 64;
-  const int pieces = (num_tokens + kLargeShrinkTokens - 1) / kLargeShrinkTokens;
+  const int most = item.one_a ? kOneAShrinkTokens : kLargeShrinkTokens;
+  const int pieces = (num_tokens + most - 1) / most;
+  const int of_piece = (num_tokens + pieces - 1) / pieces;
   if (slabs == 0) return;
   int at = atomicAdd(&p.workspace.counts->num_shrink_items, slabs * pieces);
   for (item.slab = 0; item.slab < slabs; ++item.slab) {
     for (int i = 0; i < pieces; ++i) {
-      item.first_row = first + i * kLargeShrinkTokens;
-      item.num_tokens = min(kLargeShrinkTokens, num_tokens - i * kLargeShrinkTokens);
+      item.first_row = first + i * of_piece;
+      item.num_tokens = min(of_piece, num_tokens - i * of_piece);
       p.workspace.shrink_items[at++] = item;
     }
     item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
@@ -328,6 +330,26 @@ __device__ void list_tile(const MoeLayerParams& p, const RoutingScratch& s, int 
   }
 }
 
+__global__ __launch_bounds__(kRoutingThreads) void moe_large_list_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  const RoutingScratch s = scratch_of(p);
+  // Neighbouring tiles go to different CTAs.
+  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
+  for (int i = warp; i < num_tiles; i += gridDim.x * kRoutingWarps)
+    list_tile(p, s, i, threadIdx.x % 32);
+  // An A that experts share is multiplied once a token.
+  for (int slot = blockIdx.x * kRoutingThreads + threadIdx.x; slot < p.num_slots;
+       slot += gridDim.x * kRoutingThreads) {
+    const MoeAdapterSlot& adapter = p.adapters[slot];
+    const int begin = __ldcg(s.slot_begin + slot + 1), end = __ldcg(s.slot_begin + slot + 2);
+    if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
+    list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
+  }
+}
+
 // --- quantise x into the rows of its pairs: a warp takes a token, or some of its columns ---
 
 // Times 512 columns that a warp takes at a time: eight lanes have 128 of them, 16 a lane, so that
@@ -384,30 +406,29 @@ __device__ void quantize_into_rows(const MoeLayerParams& p, const RoutingScratch
   }
 }
 
-__global__ __launch_bounds__(kRoutingThreads, 2) void moe_large_quantize_kernel(
+// A CTA for every kQuantizeWarps tasks: beside the shrink there is room for few of them at first.
+constexpr int kQuantizeWarps = 4;
+constexpr int quantize_parts(int hidden) {
+  return (hidden / 128 + kQuantizeDepth - 1) / kQuantizeDepth;
+}
+
+// Without adapters it lists the tiles too. With adapters the shrink comes before it, which needs
+// nothing of it and is waited for at the end.
+template <bool kLora>
+__global__ __launch_bounds__(32 * kQuantizeWarps, 8) void moe_large_quantize_kernel(
     const __grid_constant__ MoeLayerParams p) {
   const RoutingScratch s = scratch_of(p);
-  const int lane = threadIdx.x % 32, depth = p.sizes.hidden_size / 128;
-  // Neighbouring tasks go to different CTAs.
-  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
-  const int num_warps = gridDim.x * kRoutingWarps;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 + kQuantizeWarps * blockIdx.x;
+  const int parts = quantize_parts(p.sizes.hidden_size);
   let_next_kernel_start();
-  wait_for_previous_kernel();
-  const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
-  for (int i = warp; i < num_tiles; i += num_warps) list_tile(p, s, i, lane);
-  if (p.adapters != nullptr) {
-    // An A that experts share is multiplied once a token.
-    for (int slot = blockIdx.x * kRoutingThreads + threadIdx.x; slot < p.num_slots;
-         slot += gridDim.x * kRoutingThreads) {
-      const MoeAdapterSlot& adapter = p.adapters[slot];
-      const int begin = __ldcg(s.slot_begin + slot + 1), end = __ldcg(s.slot_begin + slot + 2);
-      if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
-      list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
-    }
+  if constexpr (!kLora) {
+    wait_for_previous_kernel();
+    const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
+    for (int i = warp; i < num_tiles; i += kQuantizeWarps * gridDim.x) list_tile(p, s, i, lane);
   }
-  const int parts = (depth + kQuantizeDepth - 1) / kQuantizeDepth;
-  for (int i = warp; i < p.num_tokens * parts; i += num_warps)
-    quantize_into_rows(p, s, i / parts, i % parts * kQuantizeDepth, lane);
+  if (warp < p.num_tokens * parts)
+    quantize_into_rows(p, s, warp / parts, warp % parts * kQuantizeDepth, lane);
+  if (kLora && blockIdx.x == gridDim.x - 1) wait_for_previous_kernel();
 }
 
 }  // namespace
@@ -443,8 +464,19 @@ void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStre
           .cta = cta,
           .shared_bytes = member_bytes + sizeof(int32_t) * num_keys},
          stream, p);
-  launch("moe_large_quantize", moe_large_quantize_kernel,
-         {.grid = dim3(2 * plan.num_sms), .cta = cta}, stream, p);
+  if (p.adapters != nullptr) {
+    launch("moe_large_list", moe_large_list_kernel, {.grid = dim3(plan.num_sms), .cta = cta},
+           stream, p);
+  }
+}
+
+void launch_large_quantize(const MoeLayerParams& p, const MoePlan&, CudaStream stream) {
+  const int tasks = p.num_tokens * quantize_parts(p.sizes.hidden_size);
+  launch("moe_large_quantize",
+         p.adapters != nullptr ? moe_large_quantize_kernel<true> : moe_large_quantize_kernel<false>,
+         {.grid = dim3((tasks + kQuantizeWarps - 1) / kQuantizeWarps),
+          .cta = dim3(32 * kQuantizeWarps)},
+         stream, p);
 }
 
 }  // namespace braid::kernels
