@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/common/bulk_copy.cuh"
 #include "kernels/common/shared_address.cuh"
 
 namespace braid::kernels {
@@ -14,6 +15,18 @@ __device__ __forceinline__ void async_copy_16(uint32_t shared, const void* globa
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
                "r"(there ? 16 : 0)
                : "memory");
+}
+
+__device__ __forceinline__ void async_copy_16(uint32_t shared, const void* global, bool there,
+                                              CachePolicy policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared),
+               "l"(global), "r"(there ? 16 : 0), "l"(static_cast<uint64_t>(policy))
+               : "memory");
+}
+
+// Brings a line of global memory into L2; nothing waits for it.
+__device__ __forceinline__ void prefetch_l2(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global) : "memory");
 }
 
 // Ends a group of this thread's copies.
