@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "tests/gpu/attention_problem.h"
 #include "tests/support/cuda.h"
@@ -66,11 +67,39 @@ TEST_P(AttentionDecode, GivesASequenceTheSameBitsAlone) {
   }
 }
 
+// In one launch with what makes q, the newest keys and values: as after rope_kv_write.
+TEST_P(AttentionDecode, GivesTheSameBitsWithRope) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem apart(GetParam().shape, GetParam().sequences, /*seed=*/12),
+      fused(GetParam().shape, GetParam().sequences, /*seed=*/12);
+  const int32_t count = apart.num_sequences();
+  const auto rope = [&](const AttentionProblem& problem) {
+    return problem.rope_params(problem.newest_slots());
+  };
+  const Stream stream;
+  kernels::launch_rope_kv_write(rope(apart), stream.get());
+  stream.wait();
+  const auto want = apart.decode(0, count);
+  // Every third sequence is padding: it writes no key, whatever is in the cache.
+  std::vector<int32_t> slots = fused.newest_slots(), unwritten;
+  for (size_t t = 2; t < slots.size(); t += 3) unwritten.push_back(std::exchange(slots[t], -1));
+  for (const int32_t num_sms : {132, 1, 7}) {
+    fused.spoil_slots(fused.newest_slots());
+    EXPECT_TRUE(same_bits(fused.decode_with_rope(fused.rope_params(slots), num_sms), want))
+        << num_sms << " SMs";
+    apart.spoil_slots(unwritten);
+    EXPECT_EQ(fused.download_cache(), apart.download_cache());
+  }
+}
+
 const Case kDecodeCases[] = {
     {"one_key", {}, one_query_each({1})},
     {"borders", {}, one_query_each(kBorders)},
     {"borders_D64", {.head_dim = 64}, one_query_each(kBorders)},
     {"borders_D96", {.head_dim = 96}, one_query_each(kBorders)},
+    {"rotary64", {.rotary_dim = 64}, one_query_each({1, 100, 1000, 400})},
+    {"no_rotary_no_norms", {.rotary_dim = 0, .norms = false}, one_query_each({1, 100, 1000, 400})},
+    {"mixed_lengths_D64", {.head_dim = 64}, one_query_each({5000, 3, 900, 7777, 256, 257})},
     {"borders_D256", {.num_heads = 4, .head_dim = 256}, one_query_each(kBorders)},
     {"borders_fp8", {.format = kE4m3}, one_query_each(kBorders)},
     {"borders_D64_fp8", {.head_dim = 64, .format = kE4m3}, one_query_each(kBorders)},
@@ -154,6 +183,32 @@ TEST(AttentionDecodeGraph, RunsLaunchesThatOverlap) {
       graph.launch(stream);
       stream.wait();
       EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, count), "");
+    }
+  }
+}
+
+// Each launch writes the newest keys again, while the next one already reads those before them.
+TEST(AttentionDecodeGraph, RunsLaunchesWithRopeThatOverlap) {
+  BRAID_NEEDS_CUDA();
+  for (const auto& ranges :
+       {one_query_each({512}), one_query_each({2048}), one_query_each({700, 300, 2000, 9000}),
+        std::vector<QueryRange>{{0, 0}, {0, 9}}}) {
+    AttentionProblem problem({.num_heads = 32, .num_kv_heads = 4}, ranges, /*seed=*/7);
+    const int32_t count = problem.num_sequences();
+    const auto rope = problem.rope_params(problem.newest_slots());
+    const auto once = problem.decode_with_rope(rope);
+    const Stream stream;
+    const Graph graph = Graph::capture(stream, [&] {
+      for (int32_t layer = 0; layer < 40; ++layer) {
+        kernels::launch_rope_attention_decode(rope, problem.params(0, count), problem.workspace(),
+                                              132, stream.get());
+      }
+    });
+    for (int replay = 0; replay < 5; ++replay) {
+      problem.poison();
+      graph.launch(stream);
+      stream.wait();
+      EXPECT_TRUE(same_bits(problem.download_out(), once));
     }
   }
 }
@@ -400,7 +455,7 @@ TEST(AttentionBf16Limits, NameWhatTheWorkspaceIsFor) {
   EXPECT_EQ(why_unsupported(p, {}), "workspace is null");
   uint8_t byte = 0;
   size_t bytes = 0;
-  const auto workspace = kernels::attention_workspace(1, 8, 2, 128, &byte, &bytes);
+  const auto workspace = kernels::attention_workspace(1, 8, 128, &byte, &bytes);
   EXPECT_EQ(why_unsupported(p, workspace), "");
   EXPECT_GE(bytes, sizeof(float) * 32 * 8 * (128 + 2));
   p.num_sequences = 2;

@@ -6,8 +6,10 @@ namespace braid::kernels::internal {
 
 // The launches behind attention_bf16.h, of parameters that have been checked.
 void enqueue_rope_kv_write(const RopeKvWriteBf16Params& p, CudaStream stream);
-void enqueue_attention_decode(const AttentionBf16Params& p, const AttentionWorkspace& workspace,
-                              int32_t num_sms, CudaStream stream);
+// Where rope.qkv is null, q and the newest keys are ready.
+void enqueue_attention_decode(const AttentionBf16Params& p, const RopeKvWriteBf16Params& rope,
+                              const AttentionWorkspace& workspace, int32_t num_sms,
+                              CudaStream stream);
 void enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens, CudaStream stream);
 void enqueue_attention_prefill_e4m3(const AttentionBf16Params& p, int32_t max_tokens,
                                     CudaStream stream);
