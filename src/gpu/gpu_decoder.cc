@@ -213,7 +213,7 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
                                                .num_tokens = num_tokens,
                                                .num_heads = config_.num_attention_heads,
                                                .rotary_dim = config_.head_dim};
-  kernels::AttentionBf16Params p = {
+  const kernels::AttentionBf16Params p = {
       .q = qkv_.as<Bf16>(),
       .q_stride = row,
       .out = attended_.as<Bf16>(),
@@ -236,16 +236,18 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
   apart.num_tokens -= first;
   kernels::launch_rope_kv_write(apart, step.stream);
   if (apart.num_tokens > 0) mark("rope, KV write");
+  kernels::AttentionBf16Params prompts = p;
+  prompts.query_indptr += decodes;
+  prompts.context_len += decodes;
+  prompts.block_table += int64_t{decodes} * limits_.max_kv_blocks;
+  prompts.num_sequences = step.shape.num_prefills;
   if (step.shape.has_neighbours) {
     kernels::launch_attention_decode(p, attention_workspace_, num_sms_, step.stream);
+    kernels::launch_attention_prefill(prompts, num_tokens - decodes, step.stream);
   } else {
-    kernels::launch_rope_attention_decode(rope, p, attention_workspace_, num_sms_, step.stream);
+    kernels::launch_attention_mixed(prompts, num_tokens - decodes, rope, p, attention_workspace_,
+                                    num_sms_, step.stream);
   }
-  p.query_indptr += decodes;
-  p.context_len += decodes;
-  p.block_table += int64_t{decodes} * limits_.max_kv_blocks;
-  p.num_sequences = step.shape.num_prefills;
-  kernels::launch_attention_prefill(p, num_tokens - decodes, step.stream);
   mark("attention");
   tap(layer, "attended", attended_);
   linear({.num_rows = num_tokens,

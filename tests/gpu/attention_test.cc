@@ -400,6 +400,42 @@ TEST(AttentionMixed, DecodeAndPrefillOfOneBatch) {
   EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, 5), "");
 }
 
+// Replies beside prompts, as one behind the other: alone on the SMs that the prompts leave, or
+// behind them where these take all.
+TEST(AttentionMixed, SideBySideGivesTheSameBits) {
+  BRAID_NEEDS_CUDA();
+  for (const int32_t num_queries : {24, 150, 700}) {
+    AttentionProblem problem({.num_heads = 32, .num_kv_heads = 4},
+                             {{1, 700}, {1, 3000}, {1, 256}, {1, 1}, {num_queries, 5000}, {7, 7}},
+                             /*seed=*/6);
+    constexpr int32_t kReplies = 4;
+    const int32_t num_prompts = problem.num_sequences() - kReplies;
+    std::vector<int32_t> slots = problem.newest_slots();
+    slots.resize(kReplies);
+    const kernels::RopeKvWriteBf16Params rope = problem.rope_params(slots);
+    const auto replies = problem.params(0, kReplies),
+               prompts = problem.params(kReplies, num_prompts);
+    const auto& workspace = problem.workspace();
+    const int32_t num_tokens = problem.num_tokens() - kReplies;
+    const Stream stream;
+    problem.poison();
+    kernels::launch_rope_attention_decode(rope, replies, workspace, 132, stream.get());
+    kernels::launch_attention_prefill(prompts, num_tokens, stream.get());
+    stream.wait();
+    const auto want = problem.download_out();
+    for (int i = 0; i < 10; ++i) {
+      problem.spoil_slots(slots);
+      problem.poison();
+      for (int launch = 0; launch < 3; ++launch) {
+        kernels::launch_attention_mixed(prompts, num_tokens, rope, replies, workspace, 132,
+                                        stream.get());
+      }
+      stream.wait();
+      ASSERT_TRUE(same_bits(problem.download_out(), want)) << num_queries << " queries";
+    }
+  }
+}
+
 // --- limits: run everywhere ---
 
 kernels::AttentionBf16Params good_params() {

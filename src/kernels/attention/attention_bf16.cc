@@ -32,12 +32,14 @@ void launch_attention_decode(const AttentionBf16Params& p, const AttentionWorksp
   if (auto why = why_unsupported(p, workspace); !why.empty())
     throw InternalError("attention_decode: " + why);
   BRAID_CHECK_GE(num_sms, 1);
-  if (p.num_sequences > 0) internal::enqueue_attention_decode(p, {}, workspace, num_sms, stream);
+  if (p.num_sequences > 0)
+    internal::enqueue_attention_decode(p, {}, workspace, num_sms, false, stream);
 }
 
-void launch_rope_attention_decode(const RopeKvWriteBf16Params& rope, const AttentionBf16Params& p,
-                                  const AttentionWorkspace& workspace, int32_t num_sms,
-                                  CudaStream stream) {
+namespace {
+
+void check_rope_decode(const RopeKvWriteBf16Params& rope, const AttentionBf16Params& p,
+                       const AttentionWorkspace& workspace, int32_t num_sms) {
   if (auto why = why_unsupported(rope); !why.empty()) throw InternalError("rope: " + why);
   if (auto why = why_unsupported(p, workspace); !why.empty())
     throw InternalError("attention_decode: " + why);
@@ -45,7 +47,34 @@ void launch_rope_attention_decode(const RopeKvWriteBf16Params& rope, const Atten
   BRAID_CHECK(rope.qkv == p.q && rope.qkv_stride == p.q_stride);
   BRAID_CHECK(rope.num_heads == p.num_heads && rope.kv == p.kv);
   BRAID_CHECK(!p.has_new_keys);
-  if (p.num_sequences > 0) internal::enqueue_attention_decode(p, rope, workspace, num_sms, stream);
+}
+
+}  // namespace
+
+void launch_rope_attention_decode(const RopeKvWriteBf16Params& rope, const AttentionBf16Params& p,
+                                  const AttentionWorkspace& workspace, int32_t num_sms,
+                                  CudaStream stream) {
+  check_rope_decode(rope, p, workspace, num_sms);
+  if (p.num_sequences > 0)
+    internal::enqueue_attention_decode(p, rope, workspace, num_sms, false, stream);
+}
+
+void launch_attention_mixed(const AttentionBf16Params& prompts, int32_t max_tokens,
+                            const RopeKvWriteBf16Params& rope, const AttentionBf16Params& replies,
+                            const AttentionWorkspace& workspace, int32_t num_sms,
+                            CudaStream stream) {
+  if (auto why = why_unsupported(prompts); !why.empty())
+    throw InternalError("attention_prefill: " + why);
+  check_rope_decode(rope, replies, workspace, num_sms);
+  BRAID_CHECK_GE(max_tokens, 0);
+  int32_t taken = 0;
+  if (prompts.num_sequences > 0 && max_tokens > 0)
+    taken = internal::enqueue_attention_prefill(prompts, max_tokens, stream);
+  if (replies.num_sequences == 0) return;
+  // On too few SMs replies would take longer than behind the prompts on all of them.
+  const int32_t left = num_sms - taken;
+  internal::enqueue_attention_decode(replies, rope, workspace, left < num_sms / 3 ? num_sms : left,
+                                     taken > 0, stream);
 }
 
 void launch_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens, CudaStream stream) {

@@ -124,4 +124,12 @@ void launch_rope_attention_decode(const RopeKvWriteBf16Params& rope, const Atten
 // Sequences of any number of queries, together at most max_tokens, which sizes the grid.
 void launch_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens, CudaStream stream);
 
+// launch_attention_prefill(prompts, max_tokens) and launch_rope_attention_decode(rope, replies) of
+// one batch, side by side where the prompts leave SMs free: tensor cores bind the one, memory the
+// other. Neither may read keys that the other writes. Same bits.
+void launch_attention_mixed(const AttentionBf16Params& prompts, int32_t max_tokens,
+                            const RopeKvWriteBf16Params& rope, const AttentionBf16Params& replies,
+                            const AttentionWorkspace& workspace, int32_t num_sms,
+                            CudaStream stream);
+
 }  // namespace braid::kernels

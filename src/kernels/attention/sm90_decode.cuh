@@ -15,6 +15,9 @@
 // Where `rope` is given, it is what rope_kv_write does first: who begins with units of a KV head
 // norms and rotates the group's heads of q; who has the newest key makes it, keeps it beside the
 // ring, and writes it to the cache for later steps.
+//
+// beside_previous: the kernel in front (prefill attention) is not waited for, but that this one
+// does not end before it.
 
 #include "kernels/attention/sm90_decode_warp.cuh"
 
@@ -24,7 +27,7 @@ template <class Config>
 __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void attention_decode_kernel(
     const __grid_constant__ AttentionBf16Params p,
     const __grid_constant__ RopeKvWriteBf16Params rope,
-    const __grid_constant__ AttentionWorkspace workspace) {
+    const __grid_constant__ AttentionWorkspace workspace, bool beside_previous) {
   extern __shared__ __align__(128) uint8_t bytes[];
   auto& shared = *reinterpret_cast<DecodeShared<Config>*>(bytes);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -48,7 +51,8 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void attentio
   }
   const int begin = static_cast<int>(int64_t{num_units} * cta / num_ctas),
             end = static_cast<int>(int64_t{num_units} * (cta + 1) / num_ctas);
-  DecodeWarp<Config>(p, rope, workspace, shared, warp, lane).run(begin, end);
+  DecodeWarp<Config>(p, rope, workspace, shared, warp, lane, !beside_previous).run(begin, end);
+  if (beside_previous && cta == 0) wait_for_previous_kernel();
 }
 
 }  // namespace braid::kernels

@@ -41,7 +41,7 @@ class DecodeWarp {
 
   __device__ DecodeWarp(const AttentionBf16Params& p, const RopeKvWriteBf16Params& rope,
                         const AttentionWorkspace& workspace, DecodeShared<Config>& shared, int warp,
-                        int lane)
+                        int lane, bool waits)
       : p_(p),
         rope_(rope),
         workspace_(workspace),
@@ -49,7 +49,8 @@ class DecodeWarp {
         warp_(warp),
         lane_(lane),
         group_(p.num_heads / p.kv.num_kv_heads),
-        has_rope_(rope.qkv != nullptr) {}
+        has_rope_(rope.qkv != nullptr),
+        waits_(waits) {}
 
   // The CTA's units, from `begin` to `end`.
   __device__ __forceinline__ void run(int begin, int end) {
@@ -119,7 +120,7 @@ class DecodeWarp {
       if (thread() < rope_.rotary_dim / 2)
         shared_.turn[thread()] = rope_turn(u.context_len - 1, rope_.inv_freq[thread()]);
     }
-    wait_for_previous_kernel();
+    if (waits_) wait_for_previous_kernel();
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const int head = head_of_pass(pass);
@@ -481,6 +482,7 @@ class DecodeWarp {
   const int warp_, lane_;
   const int group_;  // heads that share a KV head
   const bool has_rope_;
+  const bool waits_;  // for the previous kernel
 
   int slot_ = 0;  // of the ring
   int token_ = 0;
