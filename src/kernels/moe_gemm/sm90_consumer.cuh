@@ -118,9 +118,9 @@ class Consumer {
                                             lane_ / 8 % 2 * 16 + 32 * begin);
           if (my_rows <= 8) {
             shrink_steps<kColumnTiles, 8>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
-          } else if (num_tokens <= 8) {
+          } else if (kColumnTiles > 1 && num_tokens <= 8) {
             shrink_steps<1, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
-          } else if (num_tokens <= 16) {
+          } else if (kColumnTiles > 2 && num_tokens <= 16) {
             shrink_steps<2, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
           } else {
             shrink_steps<kColumnTiles, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
@@ -223,7 +223,7 @@ class Consumer {
 #pragma unroll 1
     for (int k = 0; k < num_stages; ++k) {
       if (k > 0) ring_.wait_full();
-      if constexpr (Config::kLora && Config::kGateUp && !Config::kSmallBatch) {
+      if constexpr (Config::kShrinksInTile) {
         if (k == shrink_at) {
 #pragma unroll 1
           for (int i = 0; i < num_shrink_items; ++i) {

@@ -181,7 +181,9 @@ void launch_part_for(const MoeLayerParams& p, const MoePlan& plan, int num_ctas,
          stream, p,
          RoutingPlan{.tile_tokens = plan.tile_tokens,
                      .num_guessed_experts = plan.num_guessed_experts,
-                     .num_gemm_ctas = 2 * plan.num_sms,
+                     .num_gemm_ctas =
+                         plan.num_sms * gemm_ctas_per_sm(p.sizes.weight_format, plan.tile_tokens,
+                                                         p.adapters != nullptr),
                      .lists_lora_runs = lora_is_apart(p, plan)},
          max_rows);
 }
