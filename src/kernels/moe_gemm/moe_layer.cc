@@ -35,6 +35,7 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   };
   take(w.counts, 1);
   take(w.run_ready, rows + num_slots);
+  take(w.h_ready, pairs);
   const int64_t tiles = std::min(pairs, pairs / 8 + sizes.all_experts());
   take(w.tiles, tiles);
   take(w.guessed_tiles, kMaxGuessedExperts);

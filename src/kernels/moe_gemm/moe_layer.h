@@ -136,6 +136,7 @@ struct alignas(16) MoeCounts {
   int32_t arrived;  // CTAs of the routing kernel at its barrier
   // Of a small batch: tiles listed, and kListedUnit times how many there will be, plus one.
   int32_t listed;
+  int32_t gate_up_done;  // warps of gate_up that have nothing more to do
 };
 
 // Device memory between the kernels. Rows are pairs sorted by (expert, adapter), each tile
@@ -150,7 +151,10 @@ struct MoeWorkspace {
   // that only later tiles need.
   MoeShrinkItem* shrink_items = nullptr;
   int32_t max_shrink_items = 0;
-  int32_t* run_ready = nullptr;     // [R + S], zero between layers
+  int32_t* run_ready = nullptr;  // [R + S], zero between layers
+  // [pairs], zero between layers: of the tile whose first row is 8 i, how many warps of gate_up
+  // have stored their part of its h and v.
+  int32_t* h_ready = nullptr;
   int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
   float* weight_of_pair = nullptr;  // [T, K + shared]
   int32_t* token_of_row = nullptr;  // [R + T]; past R the tokens sorted by adapter

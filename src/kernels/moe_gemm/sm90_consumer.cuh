@@ -59,6 +59,9 @@ class Consumer {
           break;
         }
         case StageKind::kEnd:
+          if constexpr (Config::kTellsTiles) {
+            if (lane_ == 0) count_release(&p_.workspace.counts->gate_up_done);
+          }
           return;
       }
     }
@@ -264,6 +267,10 @@ class Consumer {
       swiglu();
       store_h();
       if constexpr (Config::kLora) down_shrink(num_down_cells);
+      if constexpr (Config::kTellsTiles) {
+        __syncwarp();
+        if (lane_ == 0) count_release(p_.workspace.h_ready + first_row_ / 8);
+      }
     } else {
       store_pairs();
     }

@@ -32,6 +32,9 @@ struct GemmConfig {
   static_assert(!kSmallBatch || (kGateUp && kTokens == kSmallBatchTokens));
   static_assert(kFp8 || !(kSmallBatch || kRaw));
   static constexpr int kColumnTiles = kTokens / 8;
+  // gate_up tells down of each tile, so that its last tiles and down's first ones are under way at
+  // once. In a small batch all tiles end together.
+  static constexpr bool kTellsTiles = kGateUp && !kSmallBatch && !kRaw;
   // Shrink items may come in the middle of a guessed tile. NVFP4 does not guess with adapters
   // (most_guessed_experts), and four of its CTAs have no registers for both.
   static constexpr bool kShrinksInTile = kLora && kGateUp && !kSmallBatch && !kNvfp4;
