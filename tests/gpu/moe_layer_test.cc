@@ -38,6 +38,13 @@ constexpr MoeSizes kManyExperts = {.hidden_size = 128,
                                    .num_shared_experts = 1,
                                    .top_k = 16};
 
+// Several stages and tiles an expert, of which many are not hit.
+constexpr MoeSizes kManyDeep = {.hidden_size = 512,
+                                .moe_intermediate_size = 256,
+                                .num_experts = 96,
+                                .num_shared_experts = 0,
+                                .top_k = 4};
+
 constexpr MoeSizes kSparse = {.hidden_size = 128,
                               .moe_intermediate_size = 128,
                               .num_experts = 300,
@@ -138,6 +145,27 @@ const Case kCases[] = {
     {"T4_qwen35", {.num_tokens = 4, .sizes = kQwen35}},
     {"T8_many_experts", {.num_tokens = 8, .sizes = kManyExperts, .ranks = {8, 16}}},
     {"T300_many_experts_prefill", {.num_tokens = 300, .sizes = kManyExperts}},
+    // Some of the guessed experts are hit and some are not.
+    {"T20_many_experts_mixed",
+     {.num_tokens = 20,
+      .sizes = kManyExperts,
+      .ranks = {16, 40, 8},
+      .layouts = {kPerExpert, kOneA, kSharedOuter}}},
+    {"T30_deep_experts_mixed",
+     {.num_tokens = 30,
+      .sizes = kManyDeep,
+      .ranks = {16, 40, 8, 16},
+      .layouts = {kPerExpert, kPerExpert, kOneA, kSharedOuter}}},
+    {"T30_deep_experts_one_adapter",
+     {.num_tokens = 30, .sizes = kManyDeep, .ranks = {16}, .base_share = 0}},
+    // None is guessed.
+    {"T7_deep_experts_mixed",
+     {.num_tokens = 7,
+      .sizes = kManyDeep,
+      .ranks = {16, 40, 8},
+      .layouts = {kPerExpert, kOneA, kSharedOuter}}},
+    {"T10_deep_experts_one_adapter",
+     {.num_tokens = 10, .sizes = kManyDeep, .ranks = {64}, .base_share = 0}},
     {"T90_many_experts", {.num_tokens = 90, .sizes = kManyExperts, .ranks = {8, 16}}},
     {"T24_qwen35_5_adapters",
      {.num_tokens = 24,

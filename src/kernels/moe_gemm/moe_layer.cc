@@ -40,7 +40,7 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   take(w.tiles, tiles);
   take(w.guessed_tiles, kMaxGuessedExperts);
   take(w.other_tiles, tiles);
-  take(w.runs, rows);
+  take(w.rows, rows);
   take(w.row_of_pair, pairs);
   take(w.weight_of_pair, pairs);
   take(w.token_of_row, rows + tokens);

@@ -101,7 +101,7 @@ class Consumer {
     const int ready_index = first.ready_index;
     const float scaling_gate = first.scaling_gate, scaling_up = first.scaling_up;
     const int columns = p_.sizes.hidden_size / kShrinkParts;
-    const int depth = shrink_depth<Config>(columns, rows, num_tokens);
+    const int depth = first.depth;
     const bool in_pairs = rows <= 32;
     const int group = in_pairs ? warp_ / 2 : warp_, second = in_pairs ? warp_ % 2 : 0;
     const int my_rows = min(16, rows - 16 * group);
@@ -213,7 +213,6 @@ class Consumer {
       my_scales[0] = *reinterpret_cast<const float2*>(ring_.header().global_scales);
     }
     const int shrink_at = ring_.header().shrink_at;
-    const int num_shrink_items = ring_.header().num_shrink_items;
     int num_expand_cells = 0, num_down_cells = 0;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -229,7 +228,7 @@ class Consumer {
       if constexpr (Config::kShrinksInTile) {
         if (k == shrink_at) {
 #pragma unroll 1
-          for (int i = 0; i < num_shrink_items; ++i) {
+          while (ring_.header().kind == StageKind::kShrink) {
             shrink();
             ring_.wait_full();
           }

@@ -87,7 +87,7 @@ struct FactorCell {
 };
 
 enum class StageKind : int32_t {
-  kWeights,  // a tile's first stage
+  kWeights,  // a tile's first stage, and the one that follows shrink items within it
   kShrink,   // a shrink item's first stage
   kSkip,     // a wrong guess: num_stages of no use
   kEnd,      // there is no more
@@ -103,12 +103,12 @@ struct StageHeader {
   int32_t num_tokens;
   int32_t index;       // of the weight tile within the expert; of the slab
   int32_t num_stages;  // of a wrong guess
-  int32_t shrink_at;   // the stage of the tile before which shrink items come
-  int32_t num_shrink_items;
+  int32_t shrink_at;   // the stage of the tile before which shrink items may come
   // Last stage of a weight tile.
   int32_t num_expand_cells;
   int32_t num_down_cells;
   // Shrink items.
+  int32_t depth;  // columns of a stage
   int32_t num_slab_rows;
   int32_t rank;
   int32_t one_a;

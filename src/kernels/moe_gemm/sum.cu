@@ -26,7 +26,7 @@ __global__ __launch_bounds__(kMaxNormThreads) void moe_sum_kernel(
   if (is_first) {
     // For the next layer, which counts from zero. gate_up has finished, and every CTA of down has
     // begun: it let this kernel start.
-    if (!kDelta) w.counts->num_shrink_items = w.counts->num_late_shrink_items = 0;
+    if (!kDelta) w.counts->num_shrink_items = 0;
     w.counts->next_gate_up = 0;
     w.counts->arrived = w.counts->listed = 0;
     __threadfence();
