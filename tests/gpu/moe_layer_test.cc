@@ -393,7 +393,7 @@ TEST(MoePlanText, FormatsWithoutKernelsOfTheirOwnForAFewTokensOrManyTakeTheOther
   EXPECT_EQ(plan(WeightFormat::kBf16, 64, false), "tile 32, 33 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(WeightFormat::kBf16, 8192, false), "tile 64, 0 experts guessed, 3 prefetched");
   // More CTAs share an SM.
-  EXPECT_EQ(plan(WeightFormat::kNvfp4, 64, true), "tile 16, 49 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(WeightFormat::kNvfp4, 64, true), "tile 8, 0 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(WeightFormat::kNvfp4, 256, false), "tile 16, 64 experts guessed, 13 prefetched");
   EXPECT_EQ(plan(WeightFormat::kNvfp4, 512, true), "tile 32, 0 experts guessed, 13 prefetched");
 }

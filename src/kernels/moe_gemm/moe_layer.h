@@ -131,6 +131,7 @@ struct alignas(16) MoeCounts {
   int32_t arrived;  // CTAs of the routing kernel at its barrier
   // Of a small batch: tiles listed, and kListedUnit times how many there will be, plus one.
   int32_t listed;
+  int32_t gate_up_done;  // warps of gate_up that have nothing more to do
 };
 
 // Device memory between the kernels. Rows are pairs sorted by (expert, adapter), each tile
@@ -144,9 +145,12 @@ struct MoeWorkspace {
   MoeShrinkItem* shrink_items = nullptr;  // [max_shrink_items], of adapters whose experts share A;
                                           // of a large batch all
   int32_t max_shrink_items = 0;
-  int32_t* run_ready = nullptr;    // [R + S], by a run's first row or, where experts share A, slot;
-                                   // zero between layers
-  int32_t* row_of_pair = nullptr;  // [T, K + shared], -1 for kNoExpert
+  int32_t* run_ready = nullptr;  // [R + S], by a run's first row or, where experts share A, slot;
+                                 // zero between layers
+  // [pairs], zero between layers: of the tile whose first row is 8 i, how many warps of gate_up
+  // have stored their part of its h and v.
+  int32_t* h_ready = nullptr;
+  int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
   float* weight_of_pair = nullptr;  // [T, K + shared]
   // [R + T]; up to R where `rows` is not used, past R the tokens sorted by adapter.
   int32_t* token_of_row = nullptr;

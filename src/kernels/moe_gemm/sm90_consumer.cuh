@@ -59,6 +59,9 @@ class Consumer {
           break;
         }
         case StageKind::kEnd:
+          if constexpr (Config::kTellsTiles) {
+            if (lane_ == 0) count_release(&p_.workspace.counts->gate_up_done);
+          }
           return;
       }
     }
@@ -118,9 +121,9 @@ class Consumer {
                                             lane_ / 8 % 2 * 16 + 32 * begin);
           if (my_rows <= 8) {
             shrink_steps<kColumnTiles, 8>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
-          } else if (num_tokens <= 8) {
+          } else if (kColumnTiles > 1 && num_tokens <= 8) {
             shrink_steps<1, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
-          } else if (num_tokens <= 16) {
+          } else if (kColumnTiles > 2 && num_tokens <= 16) {
             shrink_steps<2, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
           } else {
             shrink_steps<kColumnTiles, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
@@ -222,7 +225,7 @@ class Consumer {
 #pragma unroll 1
     for (int k = 0; k < num_stages; ++k) {
       if (k > 0) ring_.wait_full();
-      if constexpr (Config::kLora && Config::kGateUp && !Config::kSmallBatch) {
+      if constexpr (Config::kShrinksInTile) {
         if (k == shrink_at) {
 #pragma unroll 1
           while (ring_.header().kind == StageKind::kShrink) {
@@ -263,6 +266,10 @@ class Consumer {
       swiglu();
       store_h();
       if constexpr (Config::kLora) down_shrink(num_down_cells);
+      if constexpr (Config::kTellsTiles) {
+        __syncwarp();
+        if (lane_ == 0) count_release(p_.workspace.h_ready + first_row_ / 8);
+      }
     } else {
       store_pairs();
     }

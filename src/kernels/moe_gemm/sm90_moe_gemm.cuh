@@ -18,6 +18,7 @@ struct GemmPlan {
   int32_t num_guessed_experts;
   int32_t num_prefetched_experts;
   bool small_batch;
+  bool tells_tiles;  // gate_up tells of each tile when its h is there
 };
 
 // gate_up of batches that moe_routing has sorted: a guess, then what the lists say.
@@ -115,8 +116,9 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   producer.finish();
 }
 
-// down. Its lists are there before gate_up has finished, and only h and v are waited for: gate_up
-// lets this kernel start when moe_routing is complete, or counts what its own CTAs have listed.
+// down. Its lists are there before gate_up has finished, and only a tile's h and v are waited for:
+// gate_up lets this kernel start when moe_routing is complete, or counts what its own CTAs have
+// listed.
 template <class Config>
 __device__ void produce_down(const MoeLayerParams& p, Producer<Config>& producer,
                              bool small_batch) {
@@ -198,7 +200,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_gemm
   if constexpr (Config::kSmallBatch) {
     wait_for_previous_kernel();
     let_next_kernel_start();
-    Producer<Config> producer(p, shared, lane);
+    Producer<Config> producer(p, shared, lane, plan.tells_tiles);
     if (produces) producer.small_batch_x();
     route_small_batch(p, shared.batch());
     if (produces) {
@@ -211,7 +213,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_gemm
       consumer.run();
     }
   } else if (produces) {
-    Producer<Config> producer(p, shared, lane);
+    Producer<Config> producer(p, shared, lane, plan.tells_tiles);
     if constexpr (Config::kGateUp) {
       produce_gate_up(p, producer, plan, lane);
     } else {

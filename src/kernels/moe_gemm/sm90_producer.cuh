@@ -54,8 +54,10 @@ __device__ __forceinline__ float* v_of(const MoeLayerParams& p, int step, int ro
 template <class Config>
 class Producer {
  public:
-  __device__ Producer(const MoeLayerParams& p, GemmShared<Config>& shared, int lane)
-      : p_(p),
+  __device__ Producer(const MoeLayerParams& p, GemmShared<Config>& shared, int lane,
+                      bool tells_tiles)
+      : tells_tiles_(tells_tiles),
+        p_(p),
         shared_(shared),
         ring_(shared, shared.ring_bytes(p.sizes.hidden_size), lane),
         lane_(lane) {}
@@ -234,6 +236,7 @@ class Producer {
         }
       }
       copy_weights(weights, k);
+      if (!kGateUp && tells_tiles_ && k == 0) find_results(tile);
       if constexpr (Config::kSmallBatch) {
         if (lane_ == 0) mbarrier_arrive(ring_.full());
         __syncwarp();
@@ -272,7 +275,12 @@ class Producer {
     }
     __syncwarp();
     if constexpr (Config::kGateUp) return;
-    if (!results_ready_) take_results();
+    take_results();
+    if (tells_tiles_) {
+      // The next kernel may start when gate_up has finished.
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+    }
     // For the next layer, which counts from zero.
     if constexpr (Config::kLora) {
       const int pairs = p_.num_tokens * p_.sizes.pairs_per_token();
@@ -284,6 +292,8 @@ class Producer {
   }
 
  private:
+  static constexpr int kWarps = Config::kConsumers / 32;
+
   // `count` pieces into a stage, as far apart there as where they come from.
   struct Copy {
     const uint8_t* from;
@@ -345,11 +355,11 @@ class Producer {
     }
   }
 
-  // The down kernel's producer starts before gate_up has finished: it fills the ring with weights
-  // and factors, remembers what h and v belong to them (lane i for stage i), and takes those when
-  // the ring is full.
+  // The down kernel's producer starts before gate_up has finished: while a tile's h and v are not
+  // there, it fills the ring with weights and factors, remembers what belongs to them (lane i for
+  // stage i), and takes that when the ring is full.
   __device__ void open(int bytes) {
-    if (!results_ready_ && !ring_.has_room(bytes)) take_results();
+    if (has_pending_ && !ring_.has_room(bytes)) take_results();
     ring_.open(bytes);
   }
   // Adds a result of the previous kernel to the stage, and closes it.
@@ -359,19 +369,43 @@ class Producer {
       if constexpr (Config::kStageImages > 1) __syncwarp();
       if (lane_ < result.count) result.issue(lane_, ring_.data(), ring_.full());
       __syncwarp();
-    } else if (lane_ == ring_.stage()) {
-      pending_to_ = ring_.data(), pending_ = result;
+    } else {
+      has_pending_ = true;
+      if (lane_ == ring_.stage())
+        pending_to_ = ring_.data(), pending_ = result, pending_ready_ = tile_ready_;
     }
   }
+  // Warps of gate_up that store a part of a tile's h and v.
+  __device__ int warps_of_tile() const { return kWarps * (p_.sizes.moe_intermediate_size / 64); }
+  // Whether they all have, or, as lane 0 asks with the same load, all of gate_up is done: then
+  // nothing is asked any more, which takes longer than a tile of few stages. gate_up has as many
+  // CTAs as this kernel.
+  __device__ void find_results(const MoeTokenTile& tile) {
+    if (all_ready_) return;
+    tile_ready_ = p_.workspace.h_ready + tile.first_row / 8;
+    const int ready = load_acquire(lane_ == 0 ? &p_.workspace.counts->gate_up_done : tile_ready_);
+    const unsigned answers = __ballot_sync(
+        kAllLanes, ready == (lane_ == 0 ? kWarps * static_cast<int>(gridDim.x) : warps_of_tile()));
+    all_ready_ = (answers & 1) != 0;
+    results_ready_ = answers != 0;
+    fence_proxy_async_global();
+  }
+  // Waits for what stages lack, and closes them.
   __device__ void take_results() {
+    if (!tells_tiles_ && !results_ready_) {
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+    }
+    while (tells_tiles_ && pending_.count > 0 && load_acquire(pending_ready_) < warps_of_tile()) {
+    }
     __syncwarp();
-    wait_for_previous_kernel();
-    let_next_kernel_start();
     fence_proxy_async_global();
     if (pending_.count > 0) {
       mbarrier_arrive_expect(&shared_.full[lane_], pending_.bytes * pending_.count);
       pending_.issue_all(pending_to_, &shared_.full[lane_]);
+      pending_.count = 0;
     }
+    has_pending_ = false;
     results_ready_ = true;
     __syncwarp();
   }
@@ -513,6 +547,7 @@ class Producer {
     *cell = 0;
   }
 
+  bool tells_tiles_;
   const MoeLayerParams& p_;
   GemmShared<Config>& shared_;
   RingWriter<Config> ring_;
@@ -535,9 +570,15 @@ class Producer {
   float scaling_ = 0.0f;
   int num_expand_cells_ = 0;
   int num_down_cells_ = 0;
+  // Down: of all tiles; of the present one; its count in h_ready.
+  bool all_ready_ = false;
   bool results_ready_ = Config::kGateUp;
+  const int32_t* tile_ready_ = nullptr;
+  // What a stage lacks, in its lane, and of which tile it is.
+  bool has_pending_ = false;
   uint8_t* pending_to_ = nullptr;
   Copy pending_ = {};
+  const int32_t* pending_ready_ = nullptr;
 };
 
 // Weights that will be needed for certain (the shared expert's) or most likely (gate_up of
