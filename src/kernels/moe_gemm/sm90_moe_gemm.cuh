@@ -64,13 +64,18 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     hit = __ballot_sync(kAllLanes, low) | uint64_t{__ballot_sync(kAllLanes, high)} << 32;
   }
   const int num_units = counts.y * tiles_per_expert;
-  bool has_tile = num_guesses > 0 && tile.num_tokens > 0;
-  if (has_tile) {
-    producer.keep_guess(tile, index);
-  } else if (num_guesses > 0) {
+  // A CTA's first tile is one that was guessed right or, without a guess, the one of its number.
+  const bool guesses = num_guesses > 0, guessed_right = guesses && tile.num_tokens > 0;
+  bool has_tile = guesses ? guessed_right : cta < num_units;
+  if (guesses && !guessed_right) {
     producer.claim();
     producer.drop_guess();
   }
+  if constexpr (Config::kLora) {
+    // Weights are under way while the shrinks that come before its end are looked up.
+    if (!guesses && has_tile) producer.guess(tile.expert, index, Config::kShrinkBytes);
+  }
+  if (has_tile) producer.keep_guess(tile, index);
   // Shrinks that a guessed tile may wait for: where experts share A those of all tokens, otherwise
   // its own. Each CTA has done its share when it first waits.
   if constexpr (Config::kLora) {
@@ -80,38 +85,54 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
       const int n = min(lane, item.num_tokens - 1);
       producer.shrink(item, __ldcg(w.token_of_row + item.first_row + n));
     }
-    if (has_tile) producer.shrink_runs(tile, index, tiles_per_expert, 1);
+    if (guessed_right) producer.shrink_runs(tile, index, tiles_per_expert, 1);
   }
-  // Those of other tiles come behind it, cut where there are fewer of them than CTAs. CTAs without
-  // a guessed tile take the first.
+  // Those of other tiles, cut where there are fewer of them than CTAs. CTAs whose guess was wrong
+  // do the tiles that they begin with; all others are for those that have a guessed tile first.
   const auto shrink_others = [&] {
     if constexpr (Config::kLora) {
-      const uint64_t before = expert < 64 ? (uint64_t{1} << expert) - 1 : ~uint64_t{0};
-      const int guessed_right = __popcll(hit) * tiles_per_expert;
-      const int right_before = __popcll(hit & before) * tiles_per_expert + (has_tile ? index : 0);
-      const int turn = num_guesses == 0 ? num_ctas - 1 - cta
-                       : has_tile       ? num_ctas - guessed_right + right_before
-                                        : cta - right_before;
       const int most = num_ctas / max(1, counts.x);
       const int parts = most >= 4 ? 1 : most >= 2 ? 2 : kShrinkParts, pieces = kShrinkParts / parts;
+      const int num_others = counts.y * pieces;
+      const uint64_t before = expert < 64 ? (uint64_t{1} << expert) - 1 : ~uint64_t{0};
+      const int num_right = __popcll(hit) * tiles_per_expert;
+      const int num_wrong = guesses ? num_ctas - num_right : 0;
+      const int right_before =
+          __popcll(hit & before) * tiles_per_expert + (guessed_right ? index : 0);
+      const int wrong_before = cta - right_before;
+      const int num_urgent =
+          min(num_others, (num_wrong + tiles_per_expert - 1) / tiles_per_expert * pieces);
+      const int behind = !guesses        ? num_ctas - 1 - cta
+                         : guessed_right ? num_urgent + right_before
+                                         : num_urgent + num_right + wrong_before;
+      const bool is_urgent = guesses && !guessed_right && wrong_before < num_urgent;
 #pragma unroll 1
-      for (int i = turn; i < counts.y * pieces; i += num_ctas)
+      for (int i = is_urgent ? wrong_before : behind; i < num_others;) {
         producer.shrink_runs(load_entry(w.other_tiles + i / pieces), i % pieces, pieces, parts);
+        if (i >= num_urgent) {
+          i += num_ctas;
+        } else if ((i += num_wrong) >= num_urgent) {
+          i = behind;
+        }
+      }
     }
   };
-  bool is_first = true;
+  // They come behind a tile that was guessed, and before any other.
+  const int others_at = guessed_right ? 1 : 0;
 #pragma unroll 1
-  while (true) {
-    if (has_tile) producer.weight_tile(tile, index);
-    if (is_first) shrink_others();
-    // Without a guess the first units belong to CTAs by their number.
-    const int unit = num_guesses > 0 ? producer.claimed()
-                     : is_first      ? cta
-                                     : num_ctas + producer.claimed();
-    if (unit >= num_units) break;
-    if (num_guesses > 0 || !is_first) tile = load_entry(w.other_tiles + unit / tiles_per_expert);
-    index = unit % tiles_per_expert;
-    has_tile = true, is_first = false;
+  for (int round = 0;; ++round) {
+    if (round == others_at) shrink_others();
+    if (has_tile) {
+      producer.weight_tile(tile, index);
+    } else if (round > 0) {
+      break;
+    }
+    const int unit = (guesses ? 0 : num_ctas) + producer.claimed();
+    has_tile = unit < num_units;
+    if (has_tile) {
+      tile = load_entry(w.other_tiles + unit / tiles_per_expert);
+      index = unit % tiles_per_expert;
+    }
   }
   producer.finish();
 }

@@ -76,7 +76,7 @@ class Producer {
     __syncwarp();
   }
 
-  // Begins to read a weight tile of an expert that may have no tokens: as much as the ring takes,
+  // Begins to read a weight tile, of an expert that may have no tokens: as much as the ring takes,
   // but for the last stage and `room` bytes.
   __device__ void guess(int expert, int index, int room) {
     const uint8_t* weights = weights_of(expert, index);
