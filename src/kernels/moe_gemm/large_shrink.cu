@@ -13,7 +13,6 @@
 #include "kernels/common/bulk_copy.cuh"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
-#include "kernels/common/mbarrier.cuh"
 #include "kernels/common/mma.cuh"
 #include "kernels/common/packed_fragment.cuh"
 #include "kernels/common/shared_address.cuh"
@@ -34,7 +33,7 @@ constexpr int kSteps = kColumns / 16;
 constexpr int kFactorBytes = 64 * 2 * kColumns;  // of a stage, at most
 constexpr int kCopyTokens = kThreads / 8;        // whose columns all threads copy at a time
 constexpr int kRingBytes = 72 * 1024;
-constexpr int kMostStages = 6;
+constexpr int kCopyBytes = 16 * kThreads;  // by all threads at a time
 
 struct ShrinkShared {
   alignas(1024) uint8_t ring[kRingBytes];
@@ -43,7 +42,6 @@ struct ShrinkShared {
   // What the CTA does next: on its way while it works on the item before.
   MoeShrinkItem item;
   int32_t token[kLargeShrinkTokens];
-  uint64_t factor_full[kMostStages];
 };
 
 __device__ __forceinline__ void fetch_item(const MoeLayerParams& p, ShrinkShared& shared, int i) {
@@ -74,6 +72,14 @@ __device__ __forceinline__ uint4 load_shared_16(uint32_t from) {
   return v;
 }
 
+// 16 bytes, kOffset bytes from these places.
+template <int kOffset>
+__device__ __forceinline__ void copy_16_at(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(shared), "l"(global),
+               "n"(kOffset)
+               : "memory");
+}
+
 // Keeps a value in its register: it would be computed anew in every turn of the loop.
 __device__ __forceinline__ void keep(uint32_t& value) { asm volatile("" : "+r"(value)); }
 
@@ -81,9 +87,8 @@ __device__ __forceinline__ void keep(uint32_t& value) { asm volatile("" : "+r"(v
 template <int kTokens, bool kOneA>
 class Shrink {
  public:
-  // Of the item in shared memory. `next`, if it is not negative, is the one that comes then;
-  // `parities` are those of the next phases of `factor_full`, a bit each.
-  __device__ Shrink(const MoeLayerParams& p, ShrinkShared& shared, int next, uint32_t& parities)
+  // Of the item in shared memory. `next`, if it is not negative, is the one that comes then.
+  __device__ Shrink(const MoeLayerParams& p, ShrinkShared& shared, int next)
       : p_(p),
         shared_(shared),
         item_(shared.item),
@@ -94,13 +99,13 @@ class Shrink {
         odd_(threadIdx.x / 64),
         part_columns_(p.sizes.hidden_size / kShrinkParts),
         columns_to_load_(part_columns_),
-        factor_(item_.factor),
+        factor_(item_.factor + 16 * threadIdx.x),
         columns_(p.x + threadIdx.x % 8 * 8),
-        num_copies_((item_.num_tokens - threadIdx.x / 8 + kCopyTokens - 1) / kCopyTokens),
-        parities_(parities) {
+        num_copies_((item_.num_tokens - threadIdx.x / 8 + kCopyTokens - 1) / kCopyTokens) {
     // A thread copies 16 bytes of every 16th token.
     x_to_ = shared_address(shared.ring) + swizzled(threadIdx.x / 8, threadIdx.x % 8 * 16);
-    keep(x_to_);
+    factor_to_ = shared_address(factor_at(0)) + 16 * threadIdx.x;
+    keep(x_to_), keep(factor_to_);
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       if (i >= num_copies_) continue;
@@ -135,13 +140,12 @@ class Shrink {
     for (int i = 0; i < num_stages; ++i) {
       async_copy_wait<kStages - 2>();
       fence_proxy_async_shared();
-      mbarrier_wait(&shared_.factor_full[at], parities_ >> at & 1);
-      parities_ ^= 1 << at;
       __syncthreads();
-      if (i + kStages - 1 < num_stages) load(at == 0 ? kStages - 1 : at - 1);
-      if (i == 0 && next_ >= 0) fetch_item(p_, shared_, next_);
-      async_copy_commit();
-      multiply(sum, at, columns, columns < part_columns_);
+      multiply(sum, at, columns, columns < part_columns_, [&] {
+        if (i + kStages - 1 < num_stages) load(at == 0 ? kStages - 1 : at - 1);
+        if (i == 0 && next_ >= 0) fetch_item(p_, shared_, next_);
+        async_copy_commit();
+      });
       columns -= kColumns;
       if (columns <= 0) {
         end_part(sum, at, i < num_stages_of_part);
@@ -161,7 +165,6 @@ class Shrink {
   static constexpr int kRowsBytes = kTokens * 2 * kColumns;  // of x: rows of 128, swizzled
   static constexpr int kStageBytes = kRowsBytes + kFactorBytes;
   static constexpr int kStages = kRingBytes / kStageBytes;
-  static_assert(kStages <= kMostStages);
 
   __device__ __forceinline__ uint8_t* rows_at(int at) const {
     return shared_.ring + at * kStageBytes;
@@ -171,11 +174,13 @@ class Shrink {
   // The next columns. Rows of no token are left as they are: what comes of them is not stored.
   __device__ __forceinline__ void load(int at) {
     const int columns = min(kColumns, columns_to_load_), factor_bytes = columns * rows_ * 2;
-    if (threadIdx.x == 0) {
-      uint64_t* const full = &shared_.factor_full[at];
-      mbarrier_arrive_expect(full, factor_bytes);
-      bulk_copy(factor_at(at), factor_, factor_bytes, full, CachePolicy::kEvictLast);
-    }
+    const int of_thread = factor_bytes - 16 * static_cast<int>(threadIdx.x);
+    const uint32_t to_factor = factor_to_ + at * kStageBytes;
+    static_assert(kFactorBytes == 4 * kCopyBytes);
+    if (of_thread > 0) copy_16_at<0>(to_factor, factor_);
+    if (of_thread > kCopyBytes) copy_16_at<kCopyBytes>(to_factor, factor_);
+    if (of_thread > 2 * kCopyBytes) copy_16_at<2 * kCopyBytes>(to_factor, factor_);
+    if (of_thread > 3 * kCopyBytes) copy_16_at<3 * kCopyBytes>(to_factor, factor_);
     factor_ += factor_bytes;
     // What is behind the part's columns counts as zero.
     const bool there = static_cast<int>(threadIdx.x % 8 * 16) < 2 * columns;
@@ -189,9 +194,10 @@ class Shrink {
     if (columns_to_load_ == 0) columns_to_load_ = part_columns_;
   }
 
-  // sum (+)= A x of a stage.
+  // sum (+)= A x of a stage; `meanwhile` is done before the products are there.
+  template <class Body>
   __device__ __forceinline__ void multiply(float (&sum)[kTokens / 2], int at, int columns,
-                                           bool accumulate) {
+                                           bool accumulate, Body meanwhile) {
     uint4 a[kSteps];
     if (columns >= kColumns && !is_half_) {
 #pragma unroll
@@ -214,6 +220,7 @@ class Shrink {
     for (int s = 0; s < kSteps; ++s)
       wgmma_m64k16_registers_by_k(sum, a[s], x + s * kWgmmaStep32Bytes, s > 0 || accumulate);
     wgmma_commit();
+    meanwhile();
     wgmma_wait<0>();
     wgmma_pin(sum);
 #pragma unroll
@@ -318,12 +325,11 @@ class Shrink {
   int odd_;    // whether the warp has odd steps, where it has not all
   int part_columns_;
   int columns_to_load_;    // of a part
-  const uint8_t* factor_;  // what comes next of A
+  const uint8_t* factor_;  // what the thread copies next of A
   const Bf16* columns_;    // and of x, the thread's columns
   uint32_t row_[kCopies];  // of its tokens in x, in elements
   int num_copies_;
-  uint32_t x_to_;
-  uint32_t& parities_;  // of the places of A
+  uint32_t x_to_, factor_to_;  // in the first stage
   // A lane's part of a fragment of A, of the first two steps of a stage, and from one stage to the
   // next. Where the warp has none, zeros.
   uint32_t fragment_[2], fragment_stage_[2];
@@ -341,25 +347,20 @@ __global__ __maxnreg__(kRegisters) void moe_large_shrink_kernel(
   if (static_cast<int>(blockIdx.x) >= num_items) return;
   for (int i = threadIdx.x; i < static_cast<int>(sizeof(shared.zero)) / 4; i += kThreads)
     reinterpret_cast<uint32_t*>(shared.zero)[i] = 0;
-  if (threadIdx.x == 0) {
-    for (uint64_t& full : shared.factor_full) mbarrier_init(&full, 1);
-    mbarrier_init_fence();
-  }
   fetch_item(p, shared, blockIdx.x);
   wait_for_fetched();
   fetch_tokens(p, shared);
   wait_for_fetched();
-  uint32_t parities = 0;
 #pragma unroll 1
   for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
     const int after = i + static_cast<int>(gridDim.x), next = after < num_items ? after : -1;
     const int num_tokens = shared.item.num_tokens;
     if (num_tokens <= 32) {
-      Shrink<32, true>(p, shared, next, parities).run();
+      Shrink<32, true>(p, shared, next).run();
     } else if (num_tokens <= kOneAShrinkTokens) {
-      Shrink<kOneAShrinkTokens, true>(p, shared, next, parities).run();
+      Shrink<kOneAShrinkTokens, true>(p, shared, next).run();
     } else {
-      Shrink<kLargeShrinkTokens, false>(p, shared, next, parities).run();
+      Shrink<kLargeShrinkTokens, false>(p, shared, next).run();
     }
   }
 }

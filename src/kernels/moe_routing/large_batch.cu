@@ -276,41 +276,62 @@ __device__ void list_shrink(const MoeLayerParams& p, MoeShrinkItem item, int fir
   }
 }
 
-// Runs of a tile, neighbours of one adapter, and the shrinks they need. Returns how many there are.
+// Of each 32 tokens of a tile those with which a run begins.
+using RunStarts = uint32_t[kLargeTileTokens / 32];
+
+// The token with which run r begins, or `num_tokens` if there is none.
+__device__ int start_of_run(const RunStarts& starts, int r, int num_tokens) {
+  int start = num_tokens;
+#pragma unroll
+  for (int i = 0; i < kLargeTileTokens / 32; ++i) {
+    const int count = __popc(starts[i]);
+    if (r >= 0 && r < count) {
+      uint32_t bits = starts[i];
+      for (int skip = r; skip > 0; --skip) bits &= bits - 1;
+      start = 32 * i + __ffs(bits) - 1;
+    }
+    r -= count;
+  }
+  return start;
+}
+
+// Runs of a tile, neighbours of one adapter, and the shrinks they need. Tokens of no adapter come
+// before all others. Returns how many there are.
 __device__ int list_runs(const MoeLayerParams& p, const RoutingScratch& s, const MoeTokenTile& tile,
                          int lane) {
-  MoeLargeRun* const runs = p.workspace.large_runs + tile.first_row;
-  int num_runs = 0;
-  for (int first = 0; first < tile.num_tokens; first += 32) {
-    const int n = first + lane;
-    const auto slot_at = [&](int i) {
-      return i >= 0 && i < tile.num_tokens ? __ldcg(s.slot_of_row + tile.first_row + i)
-                                           : kNoAdapter;
-    };
-    const int slot = slot_at(n);
-    const bool starts = slot >= 0 && (n == 0 || slot_at(n - 1) != slot);
-    const bool ends = slot >= 0 && (n == tile.num_tokens - 1 || slot_at(n + 1) != slot);
-    const unsigned all_starts = __ballot_sync(kAllLanes, starts);
-    const int run = num_runs + __popc(all_starts & (0xffffffffu >> (31 - lane))) - 1;
-    if (starts) {
-      const MoeAdapterSlot& adapter = p.adapters[slot];
-      MoeLargeRun& out = runs[run];
-      out.slot = slot, out.begin = n;
-      out.rank_gate_up = adapter.rank_gate_up, out.rank_down = adapter.rank_down;
-      out.expand_gate_up = adapter.expand_gate_up + tile.expert * adapter.expand_gate_up_stride;
-      out.shrink_down = adapter.shrink_down + tile.expert * adapter.shrink_down_stride;
-      out.expand_down = adapter.expand_down + tile.expert * adapter.expand_down_stride;
-      out.scaling_down = adapter.scaling_down;
-    }
-    if (ends) runs[run].end = n + 1;
-    num_runs += __popc(all_starts);
+  constexpr int kParts = kLargeTileTokens / 32;
+  int slot[kParts];  // all on their way at once
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) {
+    const int n = 32 * i + lane;
+    slot[i] = n < tile.num_tokens ? __ldcg(s.slot_of_row + tile.first_row + n) : kNoAdapter;
   }
-  __syncwarp();
+  RunStarts starts;
+  int num_runs = 0;
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) {
+    const int left = __shfl_up_sync(kAllLanes, slot[i], 1);
+    const int last = i > 0 ? __shfl_sync(kAllLanes, slot[max(0, i - 1)], 31) : kNoAdapter;
+    starts[i] = __ballot_sync(kAllLanes, slot[i] >= 0 && slot[i] != (lane > 0 ? left : last));
+    num_runs += __popc(starts[i]);
+  }
   for (int r = lane; r < num_runs; r += 32) {
-    const MoeAdapterSlot& adapter = p.adapters[runs[r].slot];
+    const int begin = start_of_run(starts, r, tile.num_tokens);
+    const int end = start_of_run(starts, r + 1, tile.num_tokens);
+    const int of_run = __ldcg(s.slot_of_row + tile.first_row + begin);
+    const MoeAdapterSlot& adapter = p.adapters[of_run];
+    p.workspace.large_runs[tile.first_row + r] = {
+        .expand_gate_up = adapter.expand_gate_up + tile.expert * adapter.expand_gate_up_stride,
+        .shrink_down = adapter.shrink_down + tile.expert * adapter.shrink_down_stride,
+        .expand_down = adapter.expand_down + tile.expert * adapter.expand_down_stride,
+        .scaling_down = adapter.scaling_down,
+        .slot = of_run,
+        .begin = begin,
+        .end = end,
+        .rank_gate_up = adapter.rank_gate_up,
+        .rank_down = adapter.rank_down};
     if (adapter.shrink_gate_up_stride == 0) continue;
-    list_shrink(p, shrink_item(adapter, tile.expert), tile.first_row + runs[r].begin,
-                runs[r].end - runs[r].begin);
+    list_shrink(p, shrink_item(adapter, tile.expert), tile.first_row + begin, end - begin);
   }
   return num_runs;
 }
