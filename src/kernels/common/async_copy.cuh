@@ -53,4 +53,10 @@ __device__ __forceinline__ void async_copy_arrive(uint64_t* barrier) {
                : "memory");
 }
 
+// The same, besides the arrivals that the barrier counts. One of these has to be yet to come.
+__device__ __forceinline__ void async_copy_arrive_besides(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
 }  // namespace braid::kernels

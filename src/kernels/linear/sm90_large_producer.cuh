@@ -3,6 +3,7 @@
 // The warp that loads for the GEMM of large batches: weights for its CTA, and half of the tokens
 // for both of the cluster; then the factors of the tokens' adapters.
 
+#include "kernels/common/async_copy.cuh"
 #include "kernels/common/bulk_copy.cuh"
 #include "kernels/common/cluster_copy.cuh"
 #include "kernels/linear/sm90_large_shared.cuh"
@@ -17,18 +18,27 @@ class LinearLargeProducer {
       : p_(p), grid_(grid), shared_(shared), lane_(lane), rank_(cluster_rank()) {}
 
   __device__ __forceinline__ void run() {
+    const int step = gridDim.x / kPairCtas;
+    int i = blockIdx.x / kPairCtas;
+    if constexpr (Config::kLora) {
+      // Runs and slots of a unit come while the unit before it is loaded.
+      int runs[kGroups], slots[kGroups], next_slots[kGroups];
+      find_runs(i, runs);
+      find_slots(runs, slots);
 #pragma unroll 1
-    for (int i = blockIdx.x / kPairCtas; i < grid_.num_units; i += gridDim.x / kPairCtas) {
-      const LinearLargeUnit unit(grid_, i);
-      if constexpr (Config::kLora) {
-        int slots[kGroups];
-        find_slots(unit, slots);  // they come while the unit is loaded
+      for (; i < grid_.num_units; i += step) {
+        const LinearLargeUnit unit(grid_, i);
+        find_runs(i + step, runs);
         load_unit(unit);
+        find_slots(runs, next_slots);
         // Tokens without adapter are behind the others.
         if (__shfl_sync(kAll, slots[0], 0) >= 0) load_factors(unit, slots);
-      } else {
-        load_unit(unit);
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) slots[g] = next_slots[g];
       }
+    } else {
+#pragma unroll 1
+      for (; i < grid_.num_units; i += step) load_unit(LinearLargeUnit(grid_, i));
     }
   }
 
@@ -76,19 +86,20 @@ class LinearLargeProducer {
     }
   }
 
-  // slots[g]: the adapter of row 32 g + lane, -1 for none.
-  __device__ __forceinline__ void find_slots(const LinearLargeUnit& unit, int (&slots)[kGroups]) {
-    int runs[kGroups];
+  // Of row 32 g + lane of unit i, which need not be there, the run; then the adapter. -1 for none.
+  __device__ __forceinline__ void find_runs(int i, int (&runs)[kGroups]) const {
+    const int first_row = LinearLargeUnit(grid_, i).first_row();
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int row = unit.first_row() + 32 * g + lane_;
+      const int row = first_row + 32 * g + lane_;
       runs[g] = row < p_.num_tokens ? __ldg(p_.order.run_of_row + row) : -1;
     }
+  }
+  __device__ __forceinline__ void find_slots(const int (&runs)[kGroups],
+                                             int (&slots)[kGroups]) const {
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
+    for (int g = 0; g < kGroups; ++g)
       slots[g] = runs[g] < 0 ? -1 : __ldg(&p_.order.runs[runs[g]].slot);
-      asm volatile("" ::"r"(slots[g]));  // asked for here
-    }
   }
 
   // Cells of the adapter's ranks on a row tile.
@@ -171,44 +182,43 @@ class LinearLargeProducer {
         load_cell(unit, factors.cells[c], slice, shared_.segments[next / 2], next % 2, step,
                   shared_.stages[stage()] + c * Config::kCellBytes);
       }
-      if (lane_ == 0) {
-        factors.num_cells = num_cells, factors.is_last = i + 1 == num_stages;
-        mbarrier_arrive(full());
-      }
+      // The stage is full when all lanes' copies have landed and this arrival has come.
+      async_copy_arrive_besides(full());
+      if (lane_ == 0) factors.num_cells = num_cells, factors.is_last = i + 1 == num_stages;
       __syncwarp();
+      if (lane_ == 0) mbarrier_arrive(full());
       ++next_stage_;
     }
   }
 
+  // By all lanes, 16 bytes each: a warp starts bulk copies one after the other.
   __device__ __forceinline__ void load_cell(const LinearLargeUnit& unit, LinearLargeCell& cell,
                                             const SliceInTile& slice,
                                             const LinearLargeSegment& segment, int of, int step,
                                             uint8_t* to) {
     const int rank = segment.rank[of], width = min(16, rank - 16 * step);
-    const int num_tokens = segment.end - segment.begin;
-    const uint32_t piece_bytes = 16 * 2 * width, octet_bytes = 16 * num_tokens;
     if (lane_ == 0) {
       cell = {.begin = segment.begin,
               .end = segment.end,
               .first_piece = slice.begin,
               .end_piece = slice.end,
               .is_half = width < 16};
-      mbarrier_expect(full(), (slice.end - slice.begin) * piece_bytes + width / 8 * octet_bytes);
     }
-    __syncwarp();
-    if (lane_ < 8) {
-      if (lane_ >= slice.begin && lane_ < slice.end) {
-        bulk_copy(
-            to + 2 * Config::kOctetBytes + lane_ * Config::kPieceBytes,
-            segment.factor[of] + (lane_ - slice.begin) * (32 * rank) + step * Config::kPieceBytes,
-            piece_bytes, full(), CachePolicy::kEvictLast);
-      }
-    } else if (const int octet = lane_ - 8; octet < width / 8) {
-      bulk_copy(to + octet * Config::kOctetBytes + 16 * segment.begin,
-                p_.workspace.u_octets + u_octet_at(segment.octet[of] + 2 * step + octet,
-                                                   unit.first_row() + segment.begin,
-                                                   p_.workspace.max_tokens),
-                octet_bytes, full(), CachePolicy::kEvictLast);
+    const uint32_t to_u = shared_address(to), to_b = to_u + 2 * Config::kOctetBytes + 16 * lane_;
+    const uint8_t* from = segment.factor[of] + step * Config::kPieceBytes + 16 * lane_;
+    if (lane_ < 2 * width) {  // of 16 rows of B
+#pragma unroll 1
+      for (int piece = slice.begin; piece < slice.end; ++piece, from += 32 * rank)
+        async_copy_16(to_b + piece * Config::kPieceBytes, from, true);
+    }
+#pragma unroll 1
+    for (int octet = 0; octet < width / 8; ++octet) {
+      const Bf16* const u =
+          p_.workspace.u_octets + u_octet_at(segment.octet[of] + 2 * step + octet, unit.first_row(),
+                                             p_.workspace.max_tokens);
+#pragma unroll 1
+      for (int n = segment.begin + lane_; n < segment.end; n += 32)
+        async_copy_16(to_u + octet * Config::kOctetBytes + 16 * n, u + 8 * n, true);
     }
   }
 
