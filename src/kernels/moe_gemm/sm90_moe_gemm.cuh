@@ -71,7 +71,7 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     producer.claim();
     producer.drop_guess();
   }
-  if constexpr (Config::kLora) {
+  if constexpr (Config::kShrinksInTile) {
     // Weights are under way while the shrinks that come before its end are looked up.
     if (!guesses && has_tile) producer.guess(tile.expert, index, Config::kShrinkBytes);
   }
