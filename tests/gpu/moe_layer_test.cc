@@ -347,6 +347,45 @@ TEST(MoeLargeBatch, ReplaysWithChangingRoutingEqualEager) {
   expect_replays_equal_eager(problem, 100);
 }
 
+// Batches of all sizes one after the other, as an engine runs them: what one leaves in the
+// workspace the next must not see. A token's bits do not depend on the batch.
+TEST(MoeLayerWorkspace, ServesBatchesOfAllSizes) {
+  BRAID_NEEDS_CUDA();
+  for (const WeightFormat format :
+       {WeightFormat::kFp8Block128, WeightFormat::kBf16, WeightFormat::kNvfp4}) {
+    MoeSizes sizes = kManyDeep;
+    sizes.weight_format = format;
+    LayerProblem problem({.num_tokens = 700,
+                          .sizes = sizes,
+                          .ranks = {16, 40, 8, 16},
+                          .layouts = {kPerExpert, kPerExpert, kOneA, kSharedOuter}},
+                         13);
+    const Stream stream;
+    std::vector<Bf16> want[2];
+    problem.run();
+    want[1] = problem.download_y();
+    problem.run(/*with_lora=*/false);
+    want[0] = problem.download_y();
+    int launches = 0;
+    for (const int32_t tokens : {3, 700, 40, 1, 257, 7, 200, 8, 5, 96, 4, 300, 16, 30, 2, 64}) {
+      const bool with_lora = launches++ % 4 != 3;
+      kernels::MoeLayerParams p = problem.device_params(with_lora);
+      p.num_tokens = tokens;
+      const auto plan = kernels::plan_moe_layer(sizes, tokens, with_lora, device_facts().num_sms);
+      // Twice without a wait, so that kernels of neighbouring layers overlap.
+      for (int i = 0; i < 2; ++i) kernels::launch_moe_layer(p, plan, stream.get());
+      stream.wait();
+      std::vector<Bf16> got = problem.download_y();
+      const auto count = static_cast<size_t>(tokens) * static_cast<size_t>(sizes.hidden_size);
+      got.resize(count);
+      const std::vector<Bf16>& all = want[with_lora ? 1 : 0];
+      ASSERT_EQ(got, std::vector<Bf16>(all.begin(), all.begin() + static_cast<int64_t>(count)))
+          << name(format) << ", " << tokens << " tokens " << (with_lora ? "with" : "without")
+          << " adapters";
+    }
+  }
+}
+
 // Every token of the batch, not some: tiles are cut by what else is there.
 TEST(MoeLargeBatch, HasTheBitsOfTheKernelsOfSmallerOnes) {
   BRAID_NEEDS_CUDA();

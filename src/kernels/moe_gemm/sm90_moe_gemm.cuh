@@ -71,7 +71,7 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     producer.claim();
     producer.drop_guess();
   }
-  if constexpr (Config::kLora) {
+  if constexpr (Config::kShrinksInTile) {
     // Weights are under way while the shrinks that come before its end are looked up.
     if (!guesses && has_tile) producer.guess(tile.expert, index, Config::kShrinkBytes);
   }
@@ -98,7 +98,7 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
       const int num_right = __popcll(hit) * tiles_per_expert;
       const int num_wrong = guesses ? num_ctas - num_right : 0;
       const int right_before =
-          __popcll(hit & before) * tiles_per_expert + (guessed_right ? index : 0);
+          __popcll(hit & before) * tiles_per_expert + (guessed_right ? cta % tiles_per_expert : 0);
       const int wrong_before = cta - right_before;
       const int num_urgent =
           min(num_others, (num_wrong + tiles_per_expert - 1) / tiles_per_expert * pieces);

@@ -388,6 +388,7 @@ class Producer {
         kAllLanes, ready == (lane_ == 0 ? kWarps * static_cast<int>(gridDim.x) : warps_of_tile()));
     all_ready_ = (answers & 1) != 0;
     results_ready_ = answers != 0;
+    __syncwarp();  // copies are issued by other lanes than the one that has seen it
     fence_proxy_async_global();
   }
   // Waits for what stages lack, and closes them.
