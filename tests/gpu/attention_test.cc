@@ -234,6 +234,36 @@ TEST(AttentionDecodeGraph, RunsLaunchesWithRopeThatOverlap) {
   }
 }
 
+// The newest keys, or any, from the kernel in front, which is not waited for on the host.
+TEST(AttentionDecodeGraph, RunsBehindRopeKvWrite) {
+  BRAID_NEEDS_CUDA();
+  const auto ranges = one_query_each({700, 1, 256, 3000, 17});
+  for (const KvFormat format : {KvFormat::kBf16, kE4m3}) {
+    for (const bool has_new_keys : {false, true}) {
+      const AttentionShape shape = {.num_heads = 32, .num_kv_heads = 4, .format = format};
+      const auto run = [&](bool waits) {
+        AttentionProblem problem(shape, ranges, /*seed=*/14);
+        const auto slots = problem.newest_slots();
+        const auto rope = problem.rope_params(slots);
+        auto p = problem.params(0, problem.num_sequences());
+        p.has_new_keys = has_new_keys;
+        problem.spoil_slots(slots);
+        problem.poison();
+        const Stream stream;
+        for (int layer = 0; layer < 10; ++layer) {  // q changes each time
+          kernels::launch_rope_kv_write(rope, stream.get());
+          if (waits) stream.wait();
+          kernels::launch_attention_decode(p, problem.workspace(), 132, stream.get());
+          if (waits) stream.wait();
+        }
+        stream.wait();
+        return problem.download_out();
+      };
+      EXPECT_TRUE(same_bits(run(false), run(true))) << has_new_keys;
+    }
+  }
+}
+
 // More than clusters are for, of one to three units of 1,024 keys.
 std::vector<QueryRange> past_units() {
   std::vector<QueryRange> ranges;
