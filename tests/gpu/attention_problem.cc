@@ -225,6 +225,11 @@ void AttentionProblem::spoil_slots(const std::vector<int32_t>& slots) {
   }
 }
 
+void AttentionProblem::clear_cache() {
+  std::ranges::fill(k_, 0.0f), std::ranges::fill(v_, 0.0f);
+  k_device_.fill(0), v_device_.fill(0);
+}
+
 std::vector<uint8_t> AttentionProblem::download_cache() const {
   std::vector<uint8_t> k = k_device_.download<uint8_t>(k_device_.bytes());
   const std::vector<uint8_t> v = v_device_.download<uint8_t>(v_device_.bytes());

@@ -57,6 +57,8 @@ class AttentionProblem {
   std::vector<int32_t> newest_slots() const;  // of each token
   // Makes keys and values of these slots NaN.
   void spoil_slots(const std::vector<int32_t>& slots);
+  // Makes all keys and values zero.
+  void clear_cache();
   std::vector<uint8_t> download_cache() const;
   void poison();
   std::vector<float> download_out() const;

@@ -314,6 +314,18 @@ TEST_P(GpuRunnerTest, BitsDoNotDependOnWhatElseIsInTheBatch) {
   }
 }
 
+// Replies long enough that CTAs share one, beside prompts, alone, in graphs and without.
+TEST_P(GpuRunnerTest, LongRepliesHaveTheSameBitsBesidePromptsAndAlone) {
+  const auto all = sequences({300, 40, 420, 270, 9});
+  const Schedule schedule = prompts_and_replies(all, 64, 8);
+  const Logits together = on_gpu(all, schedule);
+  EXPECT_TRUE(on_gpu(all, schedule, /*use_graphs=*/false) == together);
+  for (size_t s = 0; s < all.size(); ++s) {
+    const std::vector<Sequence> one = {all[s]};
+    EXPECT_TRUE(on_gpu(one, prompts_and_replies(one, 64, 8))[0] == together[s]) << s;
+  }
+}
+
 TEST_P(GpuRunnerTest, APromptGivesTheSameBitsHoweverItIsCut) {
   const auto all = sequences({61, 40});
   const Logits whole = on_gpu(all, chunked(all, 64));

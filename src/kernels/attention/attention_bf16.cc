@@ -73,7 +73,7 @@ void launch_attention_mixed(const AttentionBf16Params& prompts, int32_t max_toke
   if (replies.num_sequences == 0) return;
   // On too few SMs replies would take longer than behind the prompts on all of them.
   const int32_t left = num_sms - taken;
-  internal::enqueue_attention_decode(replies, rope, workspace, left < num_sms / 3 ? num_sms : left,
+  internal::enqueue_attention_decode(replies, rope, workspace, left <= num_sms / 3 ? num_sms : left,
                                      taken > 0, stream);
 }
 

@@ -73,8 +73,8 @@ AttentionWorkspace attention_workspace(int32_t max_sequences, int32_t num_heads,
 // was cut into chunks or what else is in the batch; decode and prefill are two kernels that sum in
 // different orders.
 //
-// Batches of both: one call of each, on slices of query_indptr, context_len and block_table. Tokens
-// of no sequence of a call are neither read nor written.
+// Batches of both: one call of each, or launch_attention_mixed, on slices of query_indptr,
+// context_len and block_table. Tokens of no sequence of a call are neither read nor written.
 struct AttentionBf16Params {
   const Bf16* q = nullptr;  // [T, num_heads, D], rows q_stride apart
   int64_t q_stride = 0;     // elements, multiple of 8
