@@ -30,6 +30,7 @@ class LinearLargeProducer {
         load_unit(unit);
       }
     }
+    shared_.ring.wait_all_released(next_stage_);
   }
 
  private:
