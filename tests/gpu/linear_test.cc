@@ -2,15 +2,20 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <set>
 #include <string>
 
 #include "base/check.h"
 #include "base/ids.h"
 #include "kernels/linear/pack.h"
+#include "tests/gpu/device_bytes.h"
 #include "tests/gpu/linear_problem.h"
 #include "tests/support/cuda.h"
 
@@ -37,21 +42,51 @@ LinearShape qkv(WeightFormat format, int32_t in, int32_t q, int32_t kv) {
   return {.format = format, .in = in, .num_slices = 3, .slice_out = {q, kv, kv}};
 }
 
-// Empty where all bits are equal, otherwise how many outputs differ and which is the first.
+// Empty where all bits are equal, otherwise how many outputs differ, of how many tokens and
+// columns, and which is the first and the last.
 std::string difference(const std::vector<float>& y, const std::vector<float>& want, int32_t out) {
   if (y.size() != want.size()) return fmt::format("{} outputs, not {}", y.size(), want.size());
   size_t count = 0, first = 0, last = 0;
+  std::set<size_t> tokens, columns;
   for (size_t i = 0; i < y.size(); ++i) {
     if (std::bit_cast<uint32_t>(y[i]) == std::bit_cast<uint32_t>(want[i])) continue;
     if (count++ == 0) first = i;
     last = i;
+    tokens.insert(i / static_cast<size_t>(out)), columns.insert(i % static_cast<size_t>(out));
   }
   if (count == 0) return "";
   const auto at = [&](size_t i) {
     return fmt::format("token {}, output {}: {}, not {}", i / static_cast<size_t>(out),
                        i % static_cast<size_t>(out), y[i], want[i]);
   };
-  return fmt::format("{} outputs differ, from {} to {}", count, at(first), at(last));
+  return fmt::format("{} outputs of {} tokens and {} columns differ, from {} to {}", count,
+                     tokens.size(), columns.size(), at(first), at(last));
+}
+
+template <class T>
+void write_file(const std::string& path, const std::vector<T>& values) {
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(values.data()),
+             static_cast<std::streamsize>(values.size() * sizeof(T)));
+}
+
+// What a wrong result of a run that has just ended came from, for failures that are too rare to be
+// looked at when they come: whether the copy to the host was wrong or what it copied, and, where
+// BRAID_KEEP_WRONG names a directory, y, want and the workspace from the image of x on in files.
+std::string keep_wrong(const LinearProblem& problem, const std::vector<float>& y,
+                       const std::vector<float>& want) {
+  const std::string again = difference(problem.download_y(), y, problem.test.shape.out());
+  const char* const directory = std::getenv("BRAID_KEEP_WRONG");
+  if (directory != nullptr) {
+    const std::string path = fmt::format("{}/linear_{}", directory, getpid());
+    write_file(path + ".y", y);
+    write_file(path + ".want", want);
+    const kernels::LinearWorkspace w = problem.params().workspace;
+    const auto* const end =
+        reinterpret_cast<const uint8_t*>(w.u_octets + int64_t{w.max_tokens} * w.max_total_rank);
+    write_file(path + ".workspace", device_bytes(w.x_image, static_cast<size_t>(end - w.x_image)));
+  }
+  return again.empty() ? ", and copied once more the same" : ", and copied once more: " + again;
 }
 
 class Linear : public testing::TestWithParam<Case> {};
@@ -62,9 +97,14 @@ TEST_P(Linear, MatchesReferenceWithEveryPlan) {
   const std::vector<float> want =
       problem.run(plan_linear(problem.test.shape, problem.test.num_tokens));
   EXPECT_EQ(problem.why_wrong(want, true, GetParam().token_step), "");
-  for (const LinearPlan& plan : problem.plans())
-    EXPECT_EQ(difference(problem.run(plan), want, problem.test.shape.out()), "")
-        << to_string(problem.test.shape, plan);
+  for (const LinearPlan& plan : problem.plans()) {
+    const std::vector<float> y = problem.run(plan);
+    const std::string why = difference(y, want, problem.test.shape.out());
+    if (!why.empty()) {
+      ADD_FAILURE() << to_string(problem.test.shape, plan) << ": " << why
+                    << keep_wrong(problem, y, want);
+    }
+  }
 }
 
 TEST_P(Linear, GivesTheSameBitsTwiceAndWithoutAdaptersInTheBatch) {

@@ -32,6 +32,12 @@ struct PairRing {
     // Of the parity that a new barrier has passed.
     mbarrier_wait(&empty[n % kStages], n / kStages % 2 ^ 1);
   }
+  // Returns when all stages before n have been released: no arrival is on its way to this CTA any
+  // more, which a barrier of the cluster that orders no memory would not say. Before it ends.
+  __device__ __forceinline__ void wait_all_released(uint32_t n) {
+#pragma unroll 1
+    for (int i = 0; i < kStages; ++i) wait_empty(n + i);
+  }
   // The warp has read all it needs of stage n.
   __device__ __forceinline__ void release(uint32_t n, int lane) {
     __syncwarp();

@@ -247,6 +247,8 @@ class LinearConsumer {
   template <int kPieces>
   __device__ __forceinline__ void find_cells(int column, Cells<kPieces>& cells) const {
     const int row0 = tile_.token_tile * Config::kTokens;
+    // Of the warp's own tokens, which may be fewer than kPieces have.
+    const int end_column = kPieces == 1 ? column + 8 : 8 * min(column / 8 + kPieces, end_piece_);
     int slice = 0, in_slice = row_;
     while (in_slice >= p_.shape.slice_out[slice]) in_slice -= p_.shape.slice_out[slice++];
 #pragma unroll
@@ -255,7 +257,7 @@ class LinearConsumer {
         const LinearTileRun& r = shared_.runs[cells.end_run];
         cells.run = cells.end_run;
         cells.adapter_begin = r.run.first_row - row0;
-        cells.rank = cells.adapter_begin < column + 8 * kPieces ? r.adapter.rank[slice] : 0;
+        cells.rank = cells.adapter_begin < end_column ? r.adapter.rank[slice] : 0;
         cells.next_rank = 0;
         int end = cells.adapter_begin;
         do {

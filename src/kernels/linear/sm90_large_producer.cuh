@@ -40,6 +40,7 @@ class LinearLargeProducer {
 #pragma unroll 1
       for (; i < grid_.num_units; i += step) load_unit(LinearLargeUnit(grid_, i));
     }
+    shared_.ring.wait_all_released(next_stage_);
   }
 
  private:
