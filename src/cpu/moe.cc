@@ -154,17 +154,17 @@ class MoeStep {
 
   // From here on x_of_place_ is what gate and up, which are stored alike, read of FP8 experts.
   void round_x() {
-    const auto is_read = [&](const SortedPairs::Expert& e) {
+    const auto reads = [&](const SortedPairs::Expert& e) {
       return reads_e4m3(p_.experts[e.expert].gate, rounding_);
     };
-    if (std::none_of(sorted_.experts.begin(), sorted_.experts.end(), is_read)) return;
+    if (std::none_of(sorted_.experts.begin(), sorted_.experts.end(), reads)) return;
     const int64_t hidden = p_.hidden_size;
     rounded_x_.resize(static_cast<size_t>(p_.num_tokens * hidden));
     pool_.parallel_for(p_.num_tokens, [&](int64_t t, int32_t) {
       round_to_e4m3(p_.x + t * hidden, hidden, kXScaleBlock, rounded_x_.data() + t * hidden);
     });
     for (const SortedPairs::Expert& e : sorted_.experts) {
-      if (!is_read(e)) continue;
+      if (!reads(e)) continue;
       for (int32_t place = e.begin; place < e.end; ++place) {
         const float*& x = x_of_place_[static_cast<size_t>(place)];
         x = rounded_x_.data() + (x - p_.x);
