@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 #include <future>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -33,16 +35,20 @@ Result<std::vector<BenchAdapter>> gather_adapters(Engine& engine, const BenchOpt
     if (!report) return pass_on(report);
     adapters.push_back({id, report->min_rank, report->max_rank});
   }
-  // Gigabytes each for a large model: side by side.
-  std::vector<std::future<Result<AdapterId>>> random;
-  for (auto i = static_cast<int32_t>(adapters.size()); i < count; ++i) {
-    random.push_back(std::async(std::launch::async, [&engine, &options, i] {
-      return engine.add_dummy_adapter(fmt::format("random {}", i), options.rank,
-                                      static_cast<uint64_t>(i));
-    }));
-  }
-  for (auto& made : random) {
-    auto id = made.get();
+  // Gigabytes each for a large model, and twice as many until it is packed: some side by side.
+  constexpr int32_t kAtOnce = 8;
+  std::deque<std::future<Result<AdapterId>>> random;
+  auto next = static_cast<int32_t>(adapters.size());
+  while (next < count || !random.empty()) {
+    if (next < count && std::ssize(random) < kAtOnce) {
+      random.push_back(std::async(std::launch::async, [&engine, &options, i = next++] {
+        return engine.add_dummy_adapter(fmt::format("random {}", i), options.rank,
+                                        static_cast<uint64_t>(i));
+      }));
+      continue;
+    }
+    auto id = random.front().get();
+    random.pop_front();
     if (!id) return pass_on(id);
     adapters.push_back({*id, options.rank, options.rank});
   }
