@@ -11,14 +11,15 @@ namespace braid::ops {
 namespace {
 
 // The one place where an op chooses its implementation.
-template <class Cpu, class Plain, class... Args>
-void run(const Context& context, Cpu cpu, Plain plain, const Args&... args) {
+template <class Params>
+void run(const Context& context, const Params& p, void (*cpu)(cpu::ThreadPool&, const Params&),
+         void (*plain)(const Params&)) {
   switch (context.backend) {
     case Backend::kCpu:
       BRAID_CHECK(context.pool != nullptr);
-      return cpu(*context.pool, args...);
+      return cpu(*context.pool, p);
     case Backend::kReference:
-      return plain(args...);
+      return plain(p);
   }
   BRAID_UNREACHABLE(static_cast<int>(context.backend));
 }
@@ -34,44 +35,43 @@ void linear(const Context& context, std::span<const kernels::LinearParams> probl
   for (const kernels::LinearParams& p : problems) require("linear", why_unsupported(p));
   if (context.backend == Backend::kCpu) {
     BRAID_CHECK(context.pool != nullptr);
-    return cpu::linear(*context.pool, problems, context.rounding);
+    return cpu::linear(*context.pool, problems);
   }
-  for (const kernels::LinearParams& p : problems) reference::linear(p, context.rounding);
+  for (const kernels::LinearParams& p : problems) reference::linear(p);
 }
 
 void router(const Context& context, const kernels::RouterParams& p) {
   require("router", why_unsupported(p));
-  if (p.num_tokens > 0) run(context, cpu::router, reference::router, p);
+  if (p.num_tokens > 0) run(context, p, cpu::router, reference::router);
 }
 
 void moe(const Context& context, const kernels::MoeParams& p) {
   require("moe", why_unsupported(p));
-  if (p.num_tokens > 0) run(context, cpu::moe, reference::moe, p, context.rounding);
+  if (p.num_tokens > 0) run(context, p, cpu::moe, reference::moe);
 }
 
 void rope_kv_write(const Context& context, const kernels::RopeKvWriteParams& p) {
   require("rope_kv_write", why_unsupported(p));
-  if (p.num_tokens > 0)
-    run(context, cpu::rope_kv_write, reference::rope_kv_write, p, context.rounding);
+  if (p.num_tokens > 0) run(context, p, cpu::rope_kv_write, reference::rope_kv_write);
 }
 
 void attention(const Context& context, const kernels::AttentionParams& p) {
   require("attention", why_unsupported(p));
-  if (p.num_sequences > 0) run(context, cpu::attention, reference::attention, p, context.rounding);
+  if (p.num_sequences > 0) run(context, p, cpu::attention, reference::attention);
 }
 
 void rms_norm(const Context& context, const kernels::RmsNormParams& p) {
   require("rms_norm", why_unsupported(p));
-  if (p.num_tokens > 0) run(context, cpu::rms_norm, reference::rms_norm, p, context.rounding);
+  if (p.num_tokens > 0) run(context, p, cpu::rms_norm, reference::rms_norm);
 }
 
 void embedding(const Context& context, const kernels::EmbeddingParams& p) {
   require("embedding", why_unsupported(p));
-  if (p.num_tokens > 0) run(context, cpu::embedding, reference::embedding, p, context.rounding);
+  if (p.num_tokens > 0) run(context, p, cpu::embedding, reference::embedding);
 }
 
 void silu_mul(const Context& context, const kernels::SiluMulParams& p) {
-  if (p.num_elements > 0) run(context, cpu::silu_mul, reference::silu_mul, p, context.rounding);
+  if (p.num_elements > 0) run(context, p, cpu::silu_mul, reference::silu_mul);
 }
 
 }  // namespace braid::ops

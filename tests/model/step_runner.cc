@@ -135,10 +135,10 @@ std::vector<std::vector<float>> run_steps(const std::vector<Sequence>& sequences
 }
 
 StepRunner::StepRunner(Model& model, int32_t num_threads, ops::Backend backend,
-                       int32_t kv_block_size, Rounding rounding)
+                       int32_t kv_block_size)
     : model_(model),
       pool_(num_threads),
-      context_{.backend = backend, .pool = &pool_, .rounding = rounding},
+      context_{.backend = backend, .pool = &pool_},
       options_{.kv_block_size = kv_block_size} {}
 
 std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& sequences,

@@ -5,12 +5,9 @@
 
 namespace braid::kernels::internal {
 
-int32_t enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens,
-                                  CudaStream stream) {
-  if (p.kv.format == KvFormat::kE4m3) {
-    enqueue_attention_prefill_e4m3(p, max_tokens, stream);
-    return 0;
-  }
+void enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens,
+                               CudaStream stream) {
+  if (p.kv.format == KvFormat::kE4m3) return enqueue_attention_prefill_e4m3(p, max_tokens, stream);
   switch (p.kv.head_dim) {
     case 64:
       return launch_prefill_for_dim<64>(p, max_tokens, stream);
@@ -21,7 +18,6 @@ int32_t enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_toke
     case 256:
       return launch_prefill_for_dim<256>(p, max_tokens, stream);
   }
-  return 0;
 }
 
 }  // namespace braid::kernels::internal
