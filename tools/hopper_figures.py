@@ -207,8 +207,10 @@ def run(bench, braid, out):
         except subprocess.TimeoutExpired:
             code = f"not done after {bench.seconds} s"
     if code != 0:
-        print(f"{bench.name}: {code if isinstance(code, str) else f'exit status {code}'}; see {log.name}",
-              file=sys.stderr, flush=True)
+        said = (out / f"{bench.name}.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+        print(f"{bench.name}: {code if isinstance(code, str) else f'exit status {code}'}: {last}", file=sys.stderr,
+              flush=True)
         return None
     return json.loads(to.read_text(encoding="utf-8"))
 

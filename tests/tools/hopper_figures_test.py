@@ -14,6 +14,7 @@ import json, sys
 to, what = sys.argv[sys.argv.index("--json") + 1], sys.argv[2]
 written = json.loads({written!r}).get(what)
 if written is None:
+    print("braid: no such luck")
     sys.exit(3)
 with open(to, "w") as file:
     json.dump(written, file)
@@ -57,7 +58,7 @@ class HopperFigures(unittest.TestCase):
     def test_a_bench_that_fails_is_said_and_the_others_go_on(self):
         code, out, err = self.run_tool({"decode": decode_rows(1.9, 0.945)}, "--only", "decode,prefill")
         self.assertEqual(code, 1)
-        self.assertIn("prefill: exit status 3", err)
+        self.assertIn("prefill: exit status 3: braid: no such luck\n", err)
         self.assertIn("decode, batch 64", out)
 
     def test_nothing_measured(self):
