@@ -40,12 +40,11 @@ Result<std::vector<BenchAdapter>> gather_adapters(Engine& engine, const BenchOpt
   std::deque<std::future<Result<AdapterId>>> random;
   auto next = static_cast<int32_t>(adapters.size());
   while (next < count || !random.empty()) {
-    if (next < count && std::ssize(random) < kAtOnce) {
+    while (next < count && std::ssize(random) < kAtOnce) {
       random.push_back(std::async(std::launch::async, [&engine, &options, i = next++] {
         return engine.add_dummy_adapter(fmt::format("random {}", i), options.rank,
                                         static_cast<uint64_t>(i));
       }));
-      continue;
     }
     auto id = random.front().get();
     random.pop_front();

@@ -65,6 +65,18 @@ class HopperFigures(unittest.TestCase):
         code, out, _ = self.run_tool({}, "--only", "decode")
         self.assertEqual((code, out), (1, "nothing was measured\n"))
 
+    def test_what_has_no_bound_is_not_called_unmeasured(self):
+        code, out, _ = self.run_tool({"linear": {"rows": [{"tokens": 1, "adapters": 0, "us": 4.7}]}}, "--only", "linear")
+        self.assertEqual(code, 0)
+        self.assertIn("nothing that was measured has a bound: its tables are in ", out)
+
+    def test_unused_adapters_are_not_taken_for_used_ones(self):
+        rows = [{"tokens": 8192, "adapters": n, "us": 1.0, "ratio": ratio, "tflops": 810, "bound_share": 0.8}
+                for n, ratio in ((0, 1.0), (1, 0.91), (8, 0.89), (8, 0.97))]
+        code, out, _ = self.run_tool({"layer": {"rows": rows}}, "--only", "large")
+        self.assertEqual(code, 0, out)
+        self.assertRegex(out, r"MoE 30b, T 8192, 8 adapters, below 1 +2 points +<= 3\n")
+
     def test_unknown_groups_are_refused(self):
         code, _, err = self.run_tool({}, "--only", "decode,speed")
         self.assertEqual(code, 2)
