@@ -33,6 +33,12 @@ Device device(const std::string& text) {
   return Device::kAuto;
 }
 
+ActivationDtype activation_dtype(const std::string& text) {
+  if (text == "float32") return ActivationDtype::kFloat32;
+  if (text == "bfloat16") return ActivationDtype::kBfloat16;
+  return ActivationDtype::kAuto;
+}
+
 // 0 for "auto".
 Result<size_t> parse_bytes_or_auto(const std::string& text) {
   if (text == "auto") return 0;
@@ -93,6 +99,13 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
       ->capture_default_str()
       ->group(engine);
   command
+      .add_option("--dtype", options.dtype,
+                  "Of activations; auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 on a CPU "
+                  "rounds where a GPU does")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->capture_default_str()
+      ->group(engine);
+  command
       .add_option("--gpu-memory-fraction", config.gpu_memory_fraction,
                   "Share of the GPU's memory that may be used")
       ->capture_default_str()
@@ -143,6 +156,7 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineOptions& options) {
   if (!adapter_bytes) return pass_on(adapter_bytes, "--gpu-adapters");
   config.adapter_device_bytes = *adapter_bytes;
   config.device = device(options.device);
+  config.activation_dtype = activation_dtype(options.dtype);
   config.prefix_caching = !options.no_prefix_caching;
   config.load_format = options.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
   config.dummy_weights = dummy_weights(options.dummy_weights);

@@ -16,6 +16,7 @@ struct EngineOptions {
   std::vector<std::string> lora;  // NAME=PATH
   std::string expert_layout = "auto";
   std::string device = "auto";
+  std::string dtype = "auto";
   std::string kv_cache = "auto";
   std::string gpu_adapters = "auto";
   std::string load_format = "auto";

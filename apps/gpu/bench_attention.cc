@@ -127,12 +127,11 @@ class AttentionRun {
       fill_layer(l, rows, stream);
     }
     size_t bytes = 0;
-    kernels::attention_workspace(sequences, heads.num_heads, heads.num_kv_heads, heads.head_dim,
-                                 nullptr, &bytes);
+    kernels::attention_workspace(sequences, heads.num_heads, heads.head_dim, nullptr, &bytes);
     workspace_bytes_ = DeviceBuffer(bytes);
     workspace_bytes_.fill(0);
-    workspace_ = kernels::attention_workspace(sequences, heads.num_heads, heads.num_kv_heads,
-                                              heads.head_dim, workspace_bytes_.data(), nullptr);
+    workspace_ = kernels::attention_workspace(sequences, heads.num_heads, heads.head_dim,
+                                              workspace_bytes_.data(), nullptr);
     stream.wait();
   }
 
@@ -140,10 +139,13 @@ class AttentionRun {
 
   void enqueue(bool with_rope, const Stream& stream) const {
     for (int32_t l = 0; l < layers_; ++l) {
-      if (with_rope) kernels::launch_rope_kv_write(rope_params(l), stream.get());
-      if (queries_ == 1) {
+      if (queries_ == 1 && with_rope) {
+        kernels::launch_rope_attention_decode(rope_params(l), params(l), workspace_, num_sms_,
+                                              stream.get());
+      } else if (queries_ == 1) {
         kernels::launch_attention_decode(params(l), workspace_, num_sms_, stream.get());
       } else {
+        if (with_rope) kernels::launch_rope_kv_write(rope_params(l), stream.get());
         kernels::launch_attention_prefill(params(l), sequences_ * queries_, stream.get());
       }
     }

@@ -287,13 +287,15 @@ std::vector<Arm> arms_of(const LinearOptions& options, LinearRun& run, const Lin
       arms.push_back({n, plan_linear(shape, tokens)});
       continue;
     }
+    const auto add = [&](const LinearPlan& plan) {
+      if (why_unsupported(run.params(0), plan).empty()) arms.push_back({n, plan});
+    };
+    if (tokens >= 64) add({.large_batch = true});
     for (const int32_t tile : {8, 16, 32, 64}) {
       // Tiles of which most would be empty, or very many, are out of the question.
       if (tile >= 2 * std::max(tokens, 8) || (tile < 64 && 8 * tile < tokens)) continue;
-      for (const bool in_cluster : {false, true}) {
-        const LinearPlan plan = {.tile_tokens = tile, .in_cluster = in_cluster};
-        if (why_unsupported(run.params(0), plan).empty()) arms.push_back({n, plan});
-      }
+      for (const bool in_cluster : {false, true})
+        add({.tile_tokens = tile, .in_cluster = in_cluster});
     }
   }
   return arms;

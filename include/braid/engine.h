@@ -112,12 +112,17 @@ enum class DummyWeights { kBf16, kFp8, kNvfp4 };
 /// What computes. kAuto takes a Hopper GPU where there is one that can run the model, else the CPU.
 enum class Device { kAuto, kCpu, kCuda };
 
+/// What activations are kept in between operations. kAuto is bfloat16 on a GPU, which has no other,
+/// and float32 on a CPU; kBfloat16 on a CPU rounds them where a GPU's kernels do.
+enum class ActivationDtype { kAuto, kFloat32, kBfloat16 };
+
 struct EngineConfig {
   std::filesystem::path model_dir;
   LoadFormat load_format = LoadFormat::kAuto;
   DummyWeights dummy_weights = DummyWeights::kBf16;  ///< for kDummy
   uint64_t dummy_seed = 0;
   Device device = Device::kAuto;
+  ActivationDtype activation_dtype = ActivationDtype::kAuto;
   float gpu_memory_fraction = 0.9f;  ///< of the GPU's memory that the engine may take, (0, 1]
   int32_t num_threads = 0;      ///< of the CPU back end; 0: one for each core this process may use
   int32_t max_batch_size = 64;  ///< requests that run at the same time

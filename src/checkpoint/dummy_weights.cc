@@ -119,7 +119,9 @@ class DummySource : public WeightSource {
   Result<std::vector<float>> vector(const WeightSpec& spec) override {
     std::vector<float> values(static_cast<size_t>(spec.rows));
     Words words = words_of(spec);
-    for_uniform(words, values.data(), values.size(), [](float u) { return 1.0f + 0.25f * u; });
+    // BF16, as checkpoints have them.
+    for_uniform(words, values.data(), values.size(),
+                [](float u) { return to_float(to_bf16(1.0f + 0.25f * u)); });
     return values;
   }
 

@@ -11,37 +11,53 @@
 #include <vector>
 
 #include "cpu/attention.h"
+#include "cpu/rounding.h"
 #include "cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace braid::cpu::HWY_NAMESPACE {
 
-// One query token at one key head: its group of query heads over the sequence's keys, block by
-// block in position order with a running maximum. Block borders depend on positions alone.
+// Keys of a tile, which share a maximum: a KV block, or, where the maximum decides how weights
+// are rounded, the 128 keys of a GPU's prefill.
+int32_t tile_keys(const kernels::AttentionParams& p, Rounding rounding) {
+  if (rounding == Rounding::kNone) return p.block_size;
+  return std::max(1, 128 / p.block_size) * p.block_size;
+}
+
+// One query token at one key head: its group of query heads over the sequence's keys, tile by tile
+// in position order with a running maximum. Tile borders depend on positions alone.
 //
-// scratch: group * (block_size + 2) floats.
+// scratch: group * (tile_keys + 2) floats.
 void attend(const kernels::AttentionParams& p, int32_t token, int32_t sequence, int32_t position,
-            int32_t kv_head, float* scratch) {
+            int32_t kv_head, Rounding rounding, float* scratch) {
   const D d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t dim = p.head_dim, row_stride = int64_t{p.num_kv_heads} * dim;
   const int32_t group = p.num_heads / p.num_kv_heads;
   const float* q = p.q + token * p.q_stride + int64_t{kv_head} * group * dim;
   float* out = p.out + (int64_t{token} * p.num_heads + int64_t{kv_head} * group) * dim;
-  float* scores = scratch;                         // [group, block_size]
-  float* largest = scores + group * p.block_size;  // [group]
-  float* total = largest + group;                  // [group]
+  const int32_t tile = tile_keys(p, rounding);
+  float* scores = scratch;                 // [group, tile]
+  float* largest = scores + group * tile;  // [group]
+  float* total = largest + group;          // [group]
   std::fill_n(out, group * dim, 0.0f);
   std::fill_n(largest, group, -std::numeric_limits<float>::infinity());
   std::fill_n(total, group, 0.0f);
 
   const int32_t* blocks = p.block_table + int64_t{sequence} * p.max_kv_blocks;
-  for (int32_t first = 0; first <= position; first += p.block_size) {
-    const int32_t count = std::min(p.block_size, position + 1 - first);
-    const int64_t base =
-        (int64_t{blocks[first / p.block_size]} * p.block_size * p.num_kv_heads + kv_head) * dim;
-    for (int32_t j = 0; j < count; ++j) {
-      const float* key = p.k_cache + base + j * row_stride;
+  for (int32_t first = 0; first <= position; first += tile) {
+    const int32_t count = std::min(tile, position + 1 - first);
+    // body(j, offset in the cache) for each key first + j.
+    const auto for_each_key = [&](const auto& body) {
+      for (int32_t in_tile = 0; in_tile < count; in_tile += p.block_size) {
+        const int64_t block = blocks[(first + in_tile) / p.block_size];
+        int64_t at = (block * p.block_size * p.num_kv_heads + kv_head) * dim;
+        const int32_t end = std::min(count, in_tile + p.block_size);
+        for (int32_t j = in_tile; j < end; ++j, at += row_stride) body(j, at);
+      }
+    };
+    for_each_key([&](int32_t j, int64_t at) {
+      const float* key = p.k_cache + at;
       for (int32_t g = 0; g < group; ++g) {
         V sum = hn::Zero(d);
         int64_t i = 0;
@@ -52,24 +68,25 @@ void attend(const kernels::AttentionParams& p, int32_t token, int32_t sequence, 
           sum =
               hn::MulAdd(F32Row::load_n(key + i, rest), load_first(d, q + g * dim + i, rest), sum);
         }
-        scores[g * p.block_size + j] = p.softmax_scale * hn::GetLane(hn::SumOfLanes(d, sum));
+        scores[g * tile + j] = p.softmax_scale * hn::GetLane(hn::SumOfLanes(d, sum));
       }
-    }
+    });
     for (int32_t g = 0; g < group; ++g) {
-      float* s = scores + g * p.block_size;
+      float* s = scores + g * tile;
       const float before = largest[g];
       for (int32_t j = 0; j < count; ++j) largest[g] = std::max(largest[g], s[j]);
       const float shrink = std::exp(before - largest[g]);  // 0 at the first block
       total[g] *= shrink;
       for (int32_t j = 0; j < count; ++j) total[g] += s[j] = std::exp(s[j] - largest[g]);
+      if (rounding == Rounding::kBf16) round_to_bf16(s, count);
       if (shrink != 1.0f) {
         for (int64_t i = 0; i < dim; ++i) out[g * dim + i] *= shrink;
       }
     }
-    for (int32_t j = 0; j < count; ++j) {
-      const float* value = p.v_cache + base + j * row_stride;
+    for_each_key([&](int32_t j, int64_t at) {
+      const float* value = p.v_cache + at;
       for (int32_t g = 0; g < group; ++g) {
-        const V weight = hn::Set(d, scores[g * p.block_size + j]);
+        const V weight = hn::Set(d, scores[g * tile + j]);
         float* o = out + g * dim;
         int64_t i = 0;
         for (; i + lanes <= dim; i += lanes) {
@@ -82,28 +99,29 @@ void attend(const kernels::AttentionParams& p, int32_t token, int32_t sequence, 
               o + i, rest);
         }
       }
-    }
+    });
   }
   for (int32_t g = 0; g < group; ++g) {
     const float inverse = 1.0f / total[g];
     for (int64_t i = 0; i < dim; ++i) out[g * dim + i] *= inverse;
   }
+  if (rounding == Rounding::kBf16) round_to_bf16(out, group * dim);
 }
 
-void attention_impl(ThreadPool& pool, const kernels::AttentionParams& p) {
+void attention_impl(ThreadPool& pool, const kernels::AttentionParams& p, Rounding rounding) {
   const int32_t num_tokens = p.query_indptr[p.num_sequences];
   std::vector<int32_t> sequence_of_token(static_cast<size_t>(num_tokens));
   for (int32_t s = 0; s < p.num_sequences; ++s) {
     for (int32_t t = p.query_indptr[s]; t < p.query_indptr[s + 1]; ++t)
       sequence_of_token[static_cast<size_t>(t)] = s;
   }
-  const size_t scratch =
-      static_cast<size_t>(p.num_heads / p.num_kv_heads) * static_cast<size_t>(p.block_size + 2);
+  const size_t scratch = static_cast<size_t>(p.num_heads / p.num_kv_heads) *
+                         static_cast<size_t>(tile_keys(p, rounding) + 2);
   pool.parallel_for(int64_t{num_tokens} * p.num_kv_heads, [&](int64_t chunk, int32_t thread) {
     const auto token = static_cast<int32_t>(chunk / p.num_kv_heads);
     const int32_t s = sequence_of_token[static_cast<size_t>(token)];
     const int32_t position = p.context_len[s] - (p.query_indptr[s + 1] - token);
-    attend(p, token, s, position, static_cast<int32_t>(chunk % p.num_kv_heads),
+    attend(p, token, s, position, static_cast<int32_t>(chunk % p.num_kv_heads), rounding,
            pool.scratch(thread, scratch));
   });
 }
@@ -116,8 +134,8 @@ namespace braid::cpu {
 
 HWY_EXPORT(attention_impl);
 
-void attention(ThreadPool& pool, const kernels::AttentionParams& p) {
-  HWY_DYNAMIC_DISPATCH(attention_impl)(pool, p);
+void attention(ThreadPool& pool, const kernels::AttentionParams& p, Rounding rounding) {
+  HWY_DYNAMIC_DISPATCH(attention_impl)(pool, p, rounding);
 }
 
 namespace {
@@ -140,7 +158,7 @@ void rotate_head(float* x, const float* cosine, const float* sine, int32_t half)
 
 }  // namespace
 
-void rope_kv_write(ThreadPool& pool, const kernels::RopeKvWriteParams& p) {
+void rope_kv_write(ThreadPool& pool, const kernels::RopeKvWriteParams& p, Rounding rounding) {
   constexpr int64_t kTokens = 8;
   const int32_t half = p.rotary_dim / 2, dim = p.head_dim;
   pool.parallel_for((p.num_tokens + kTokens - 1) / kTokens, [&](int64_t chunk, int32_t thread) {
@@ -158,6 +176,7 @@ void rope_kv_write(ThreadPool& pool, const kernels::RopeKvWriteParams& p) {
         float* q = p.q + t * p.q_stride + int64_t{h} * dim;
         if (p.q_norm != nullptr) norm_head(q, p.q_norm, dim, p.rms_norm_eps);
         rotate_head(q, cosine, sine, half);
+        if (rounding == Rounding::kBf16) round_to_bf16(q, dim);
       }
       const int64_t row = int64_t{p.kv_slot_of_token[t]} * p.num_kv_heads * dim;
       for (int32_t h = 0; h < p.num_kv_heads; ++h) {
@@ -165,6 +184,7 @@ void rope_kv_write(ThreadPool& pool, const kernels::RopeKvWriteParams& p) {
         const float* v = p.v + t * p.v_stride + int64_t{h} * dim;
         if (p.k_norm != nullptr) norm_head(k, p.k_norm, dim, p.rms_norm_eps);
         rotate_head(k, cosine, sine, half);
+        if (rounding == Rounding::kBf16) round_to_bf16(k, dim);
         for (int32_t i = 0; i < dim; ++i) {
           p.k_cache[row + int64_t{h} * dim + i] = k[i];
           p.v_cache[row + int64_t{h} * dim + i] = v[i];

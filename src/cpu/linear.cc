@@ -4,8 +4,10 @@
 #include <numeric>
 #include <vector>
 
+#include "base/aligned.h"
 #include "cpu/adapter_runs.h"
 #include "cpu/gemm.h"
+#include "cpu/rounding.h"
 
 namespace braid::cpu {
 namespace {
@@ -21,7 +23,7 @@ struct Shrink {
 
 // s[t, r] = scaling * sum_k x[t, k] a[r, k] for the tokens of a run.
 void shrink_run(ThreadPool& pool, int32_t thread, const Shrink& shrink,
-                const std::vector<int32_t>& order, int64_t stride) {
+                const std::vector<int32_t>& order, int64_t stride, Rounding rounding) {
   const kernels::LinearParams& p = *shrink.problem;
   const LoraPair& lora = p.lora_of_slot[shrink.run.slot];
   const WeightMatrix a = {
@@ -35,12 +37,36 @@ void shrink_run(ThreadPool& pool, int32_t thread, const Shrink& shrink,
   for (int32_t i = 0; i < count; ++i) {
     float* out = shrink.out + order[shrink.run.begin + i] * stride;
     for (int32_t r = 0; r < lora.rank; ++r) out[r] = lora.scaling * s[i * lora.rank + r];
+    if (rounding == Rounding::kBf16) round_to_bf16(out, lora.rank);
   }
+}
+
+// Rows of x as the problem's matrix reads them.
+struct Input {
+  std::vector<const float*> rows;  // [num_tokens]
+  AlignedVector<float> rounded;    // where they are not x's own
+};
+
+Input input_of(ThreadPool& pool, const kernels::LinearParams& p, Rounding rounding) {
+  Input input;
+  const float* x = p.x;
+  int64_t stride = p.x_stride;
+  if (reads_e4m3(p.w, rounding)) {
+    input.rounded.resize(static_cast<size_t>(int64_t{p.num_tokens} * p.w.cols));
+    pool.parallel_for(p.num_tokens, [&](int64_t t, int32_t) {
+      round_to_e4m3(p.x + t * p.x_stride, p.w.cols, kXScaleBlock,
+                    input.rounded.data() + t * p.w.cols);
+    });
+    x = input.rounded.data();
+    stride = p.w.cols;
+  }
+  for (int32_t t = 0; t < p.num_tokens; ++t) input.rows.push_back(x + t * stride);
+  return input;
 }
 
 }  // namespace
 
-void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
+void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems, Rounding rounding) {
   // --- shrink, for the problems that have adapters: every problem has the same tokens or none ---
   std::vector<Shrink> shrinks;
   std::vector<std::vector<int32_t>> orders(problems.size());
@@ -68,15 +94,12 @@ void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
   pool.parallel_for(static_cast<int64_t>(shrinks.size()), [&](int64_t chunk, int32_t thread) {
     const Shrink& shrink = shrinks[static_cast<size_t>(chunk)];
     const auto i = static_cast<size_t>(shrink.problem - problems.data());
-    shrink_run(pool, thread, shrink, orders[i], strides[i]);
+    shrink_run(pool, thread, shrink, orders[i], strides[i], rounding);
   });
 
   // --- base and expand, chunk by chunk of output rows ---
-  std::vector<std::vector<const float*>> rows_of_x(problems.size());
-  for (size_t i = 0; i < problems.size(); ++i) {
-    for (int32_t t = 0; t < problems[i].num_tokens; ++t)
-      rows_of_x[i].push_back(problems[i].x + t * problems[i].x_stride);
-  }
+  std::vector<Input> inputs;
+  for (const kernels::LinearParams& p : problems) inputs.push_back(input_of(pool, p, rounding));
   int64_t num_rows = 0;
   for (const kernels::LinearParams& p : problems) num_rows += p.w.rows;
   const int64_t chunk_rows = pool.chunk_rows(num_rows);
@@ -99,16 +122,18 @@ void linear(ThreadPool& pool, std::span<const kernels::LinearParams> problems) {
       const LoraPair& lora = p.lora_of_slot[slot];
       prefetch_expand(lora.b_t, lora.rank, p.w.rows, begin, end);
     }
-    rows_times_tokens(p.w, begin, end, rows_of_x[i].data(), p.num_tokens, p.y + begin, p.y_stride,
+    rows_times_tokens(p.w, begin, end, inputs[i].rows.data(), p.num_tokens, p.y + begin, p.y_stride,
                       panel);
-    if (strides[i] == 0) return;
-    for (int32_t t = 0; t < p.num_tokens; ++t) {
+    for (int32_t t = 0; strides[i] > 0 && t < p.num_tokens; ++t) {
       const int32_t slot = p.adapter_slot_of_token[t];
       if (slot == kNoAdapter || p.lora_of_slot[slot].rank == 0) continue;
       const LoraPair& lora = p.lora_of_slot[slot];
       expand(shrunk[i].data() + t * strides[i], lora.b_t, lora.rank, p.w.rows, begin, end,
              p.y + t * p.y_stride + begin);
     }
+    if (rounding == Rounding::kNone || p.y_is_logits) return;
+    for (int32_t t = 0; t < p.num_tokens; ++t)
+      round_to_bf16(p.y + t * p.y_stride + begin, end - begin);
   });
 }
 

@@ -9,6 +9,7 @@
 #include "cpu/adapter_runs.h"
 #include "cpu/elementwise.h"
 #include "cpu/gemm.h"
+#include "cpu/rounding.h"
 
 namespace braid::cpu {
 namespace {
@@ -70,8 +71,8 @@ SortedPairs sort_pairs(const kernels::MoeParams& p) {
 // One layer's step: the buffers between its passes.
 class MoeStep {
  public:
-  MoeStep(ThreadPool& pool, const kernels::MoeParams& p)
-      : pool_(pool), p_(p), sorted_(sort_pairs(p)) {
+  MoeStep(ThreadPool& pool, const kernels::MoeParams& p, Rounding rounding)
+      : pool_(pool), p_(p), rounding_(rounding), sorted_(sort_pairs(p)) {
     const size_t places = sorted_.pair_of_place.size();
     z_.resize(places * static_cast<size_t>(p.moe_intermediate_size));
     x_of_place_.resize(places);
@@ -94,8 +95,10 @@ class MoeStep {
 
   void run() {
     if (stride_ > 0) shrink_x();
+    round_x();
     gate_up();
     if (stride_ > 0) shrink_z();
+    round_z();
     down();
   }
 
@@ -116,6 +119,7 @@ class MoeStep {
                       pool_.scratch(thread, panel_floats(a)));
     for (int32_t i = 0; i < count; ++i) {
       for (int32_t r = 0; r < pair.rank; ++r) out[i * stride_ + r] *= pair.scaling;
+      if (rounding_ == Rounding::kBf16) round_to_bf16(out + i * stride_, pair.rank);
     }
   }
 
@@ -146,6 +150,40 @@ class MoeStep {
                          shrink(thread, run.places, lora(run.places.slot, run.expert).down,
                                 p_.moe_intermediate_size, z_of_place_, s_down_);
                        });
+  }
+
+  // From here on x_of_place_ is what gate and up, which are stored alike, read of FP8 experts.
+  void round_x() {
+    const auto reads = [&](const SortedPairs::Expert& e) {
+      return reads_e4m3(p_.experts[e.expert].gate, rounding_);
+    };
+    if (std::none_of(sorted_.experts.begin(), sorted_.experts.end(), reads)) return;
+    const int64_t hidden = p_.hidden_size;
+    rounded_x_.resize(static_cast<size_t>(p_.num_tokens * hidden));
+    pool_.parallel_for(p_.num_tokens, [&](int64_t t, int32_t) {
+      round_to_e4m3(p_.x + t * hidden, hidden, kXScaleBlock, rounded_x_.data() + t * hidden);
+    });
+    for (const SortedPairs::Expert& e : sorted_.experts) {
+      if (!reads(e)) continue;
+      for (int32_t place = e.begin; place < e.end; ++place) {
+        const float*& x = x_of_place_[static_cast<size_t>(place)];
+        x = rounded_x_.data() + (x - p_.x);
+      }
+    }
+  }
+
+  // The same of z_ and down.
+  void round_z() {
+    if (rounding_ == Rounding::kNone) return;
+    const int64_t width = p_.moe_intermediate_size;
+    pool_.parallel_for(static_cast<int64_t>(sorted_.experts.size()), [&](int64_t chunk, int32_t) {
+      const SortedPairs::Expert& e = sorted_.experts[static_cast<size_t>(chunk)];
+      if (!reads_e4m3(p_.experts[e.expert].down, rounding_)) return;
+      for (int64_t place = e.begin; place < e.end; ++place) {
+        float* z = z_.data() + place * width;
+        round_to_e4m3(z, width, kHScaleBlock, z);
+      }
+    });
   }
 
   void prefetch_places(const SortedPairs::Expert& e, LoraPair ExpertLora::*which, int64_t rows,
@@ -197,8 +235,9 @@ class MoeStep {
       expand_places(e, &ExpertLora::gate, s_gate_, width, begin, end, gate, rows);
       expand_places(e, &ExpertLora::up, s_up_, width, begin, end, up, rows);
       for (int64_t i = 0; i < count; ++i) {
-        silu_mul_row(gate + i * rows, up + i * rows, z_.data() + (e.begin + i) * width + begin,
-                     rows);
+        float* z = z_.data() + (e.begin + i) * width + begin;
+        silu_mul_row(gate + i * rows, up + i * rows, z, rows);
+        if (rounding_ == Rounding::kBf16) round_to_bf16(z, rows);
       }
     });
   }
@@ -220,6 +259,7 @@ class MoeStep {
         prefetch_places(e, &ExpertLora::down, hidden, begin, end);
         rows_times_tokens(w, begin, end, z_of_place_.data() + e.begin, count, part, rows, panel);
         expand_places(e, &ExpertLora::down, s_down_, hidden, begin, end, part, rows);
+        if (rounding_ == Rounding::kBf16) round_to_bf16(part, count * rows);
         for (int64_t i = 0; i < count; ++i) {
           const int32_t pair = sorted_.pair_of_place[static_cast<size_t>(e.begin + i)];
           const float weight = p_.topk_weights[pair];
@@ -227,17 +267,20 @@ class MoeStep {
           for (int64_t r = 0; r < rows; ++r) y[r] += weight * part[i * rows + r];
         }
       }
-      if (p_.routed_scaling == 1.0f) return;
       for (int32_t t = 0; t < p_.num_tokens; ++t) {
-        for (int64_t r = begin; r < end; ++r) p_.y[t * hidden + r] *= p_.routed_scaling;
+        float* y = p_.y + t * hidden + begin;
+        for (int64_t r = 0; p_.routed_scaling != 1.0f && r < rows; ++r) y[r] *= p_.routed_scaling;
+        if (rounding_ == Rounding::kBf16) round_to_bf16(y, rows);
       }
     });
   }
 
   ThreadPool& pool_;
   const kernels::MoeParams& p_;
+  const Rounding rounding_;
   SortedPairs sorted_;
   AlignedVector<float> z_;                     // [places, moe_intermediate_size]
+  AlignedVector<float> rounded_x_;             // [T, hidden_size], or empty
   std::vector<const float*> x_of_place_;       // [places]
   std::vector<const float*> z_of_place_;       // [places]
   std::vector<int32_t> slot_of_place_;         // [places]
@@ -247,7 +290,9 @@ class MoeStep {
 
 }  // namespace
 
-void moe(ThreadPool& pool, const kernels::MoeParams& p) { MoeStep(pool, p).run(); }
+void moe(ThreadPool& pool, const kernels::MoeParams& p, Rounding rounding) {
+  MoeStep(pool, p, rounding).run();
+}
 
 void router(ThreadPool& pool, const kernels::RouterParams& p) {
   constexpr int64_t kTokens = 16;

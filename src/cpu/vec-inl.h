@@ -38,6 +38,18 @@ HWY_INLINE void store_first(V v, float* p, size_t n) {
   std::memcpy(p, buffer, n * sizeof(float));
 }
 
+// The nearest BF16, ties to even, as to_bf16 (base/bf16.h).
+HWY_INLINE V nearest_bf16(V v) {
+  const D d;
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const auto carried = hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd);
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000u));  // of NaN, where a carry runs over
+  const auto rounded = hn::IfThenElse(hn::IsNaN(v), hn::BitCast(d, quiet), hn::BitCast(d, carried));
+  return hn::And(rounded, hn::BitCast(d, hn::Set(du, 0xffff0000u)));
+}
+
 // How a row of each format is read as floats. load() takes a whole vector, load_n() the last n
 // lanes of a row with zeros behind them.
 struct F32Row {

@@ -35,6 +35,10 @@ Status check(const EngineConfig& config) {
     return fail(ErrorCode::kInvalidArgument, "gpu_memory_fraction is {}, accepted is above 0 to 1",
                 config.gpu_memory_fraction);
   }
+  if (config.device == Device::kCuda && config.activation_dtype == ActivationDtype::kFloat32) {
+    return fail(ErrorCode::kInvalidArgument,
+                "activation_dtype is float32, on a GPU it is bfloat16; device cpu has both");
+  }
   if (config.model_dir.empty())
     return fail(ErrorCode::kInvalidArgument, "model_dir is empty, it must name a model's folder");
   return {};

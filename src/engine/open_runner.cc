@@ -61,13 +61,16 @@ Result<OpenedRunner> open_cpu_runner(const EngineConfig& config, const ModelConf
   if (!source) return pass_on(source);
   auto loaded = Model::load(model, **source, load_progress(config));
   if (!loaded) return pass_on(loaded);
+  const bool rounds = config.activation_dtype == ActivationDtype::kBfloat16;
+  const ops::Context context = {.backend = ops::Backend::kCpu,
+                                .pool = &pool,
+                                .rounding = rounds ? Rounding::kBf16 : Rounding::kNone};
   try {
     return OpenedRunner{
-        .runner = std::make_unique<CpuRunner>(
-            std::move(*loaded), ops::Context{.backend = ops::Backend::kCpu, .pool = &pool},
-            plan->shape),
+        .runner = std::make_unique<CpuRunner>(std::move(*loaded), context, plan->shape),
         .cache = *plan,
-        .device = fmt::format("{}, {} threads", cpu_name(), pool.num_threads())};
+        .device = fmt::format("{}, {} threads{}", cpu_name(), pool.num_threads(),
+                              rounds ? ", bfloat16" : "")};
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResourceExhausted,
                 "no memory for a KV cache of {} bytes; lower kv_cache_bytes",
@@ -163,6 +166,8 @@ Result<OpenedRunner> open_gpu_runner(const EngineConfig& config, const ModelConf
 // Empty when the GPU can run the model, otherwise one sentence.
 std::string why_not_cuda(const EngineConfig& config, const ModelConfig& model) {
   if (num_devices() == 0) return "no Hopper GPU (compute capability 9.0) was found";
+  if (config.activation_dtype == ActivationDtype::kFloat32)
+    return "activation_dtype is float32, on a GPU it is bfloat16";
   if (auto why = why_not_on_gpu(model); !why.empty()) return why;
   if (config.kv_block_size < 16 || (config.kv_block_size & (config.kv_block_size - 1)) != 0)
     return fmt::format("kv_block_size is {}, on a GPU it is a power of two from 16 on",

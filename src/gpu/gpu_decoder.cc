@@ -72,7 +72,7 @@ GpuDecoder::GpuDecoder(const ModelConfig& config, const GpuWeights& weights,
   size_t bytes = 0;
   const auto attention_at = [&](void* base) {
     return kernels::attention_workspace(limits.max_sequences, config.num_attention_heads,
-                                        config.num_key_value_heads, config.head_dim, base, &bytes);
+                                        config.head_dim, base, &bytes);
   };
   attention_at(nullptr);
   attention_memory_ = zeros(bytes);
@@ -201,21 +201,19 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
   mark("qkv");
   tap(layer, "qkv", qkv_);
   const kernels::PagedKv kv = paged_kv(layer);
-  kernels::launch_rope_kv_write({.qkv = qkv_.as<Bf16>(),
-                                 .qkv_stride = row,
-                                 .q_norm = weights.q_norm.as<Bf16>(),
-                                 .k_norm = weights.k_norm.as<Bf16>(),
-                                 .rms_norm_eps = config_.rms_norm_eps,
-                                 .inv_freq = inv_freq_.as<float>(),
-                                 .positions = step.inputs.positions(),
-                                 .kv_slot_of_token = step.inputs.kv_slot_of_token(),
-                                 .kv = kv,
-                                 .num_tokens = num_tokens,
-                                 .num_heads = config_.num_attention_heads,
-                                 .rotary_dim = config_.head_dim},
-                                step.stream);
-  mark("rope, KV write");
-  kernels::AttentionBf16Params p = {
+  const kernels::RopeKvWriteBf16Params rope = {.qkv = qkv_.as<Bf16>(),
+                                               .qkv_stride = row,
+                                               .q_norm = weights.q_norm.as<Bf16>(),
+                                               .k_norm = weights.k_norm.as<Bf16>(),
+                                               .rms_norm_eps = config_.rms_norm_eps,
+                                               .inv_freq = inv_freq_.as<float>(),
+                                               .positions = step.inputs.positions(),
+                                               .kv_slot_of_token = step.inputs.kv_slot_of_token(),
+                                               .kv = kv,
+                                               .num_tokens = num_tokens,
+                                               .num_heads = config_.num_attention_heads,
+                                               .rotary_dim = config_.head_dim};
+  const kernels::AttentionBf16Params p = {
       .q = qkv_.as<Bf16>(),
       .q_stride = row,
       .out = attended_.as<Bf16>(),
@@ -228,13 +226,28 @@ void GpuDecoder::attention(const Launch& step, int32_t layer) {
       .num_heads = config_.num_attention_heads,
       .softmax_scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
       .has_new_keys = step.shape.has_neighbours};
-  kernels::launch_attention_decode(p, attention_workspace_, num_sms_, step.stream);
   const int32_t decodes = step.shape.num_decodes;
-  p.query_indptr += decodes;
-  p.context_len += decodes;
-  p.block_table += int64_t{decodes} * limits_.max_kv_blocks;
-  p.num_sequences = step.shape.num_prefills;
-  kernels::launch_attention_prefill(p, num_tokens - decodes, step.stream);
+  // Decode attention does it for its own tokens, unless one of them reads another's key.
+  kernels::RopeKvWriteBf16Params apart = rope;
+  const int32_t first = step.shape.has_neighbours ? 0 : decodes;
+  apart.qkv += first * row;
+  apart.positions += first;
+  apart.kv_slot_of_token += first;
+  apart.num_tokens -= first;
+  kernels::launch_rope_kv_write(apart, step.stream);
+  if (apart.num_tokens > 0) mark("rope, KV write");
+  kernels::AttentionBf16Params prompts = p;
+  prompts.query_indptr += decodes;
+  prompts.context_len += decodes;
+  prompts.block_table += int64_t{decodes} * limits_.max_kv_blocks;
+  prompts.num_sequences = step.shape.num_prefills;
+  if (step.shape.has_neighbours) {
+    kernels::launch_attention_decode(p, attention_workspace_, num_sms_, step.stream);
+    kernels::launch_attention_prefill(prompts, num_tokens - decodes, step.stream);
+  } else {
+    kernels::launch_attention_mixed(prompts, num_tokens - decodes, rope, p, attention_workspace_,
+                                    num_sms_, step.stream);
+  }
   mark("attention");
   tap(layer, "attended", attended_);
   linear({.num_rows = num_tokens,
@@ -342,8 +355,8 @@ size_t GpuDecoder::buffer_bytes(const ModelConfig& config, const StepLimits& lim
       int64_t{4} * (config.num_experts + config.top_k);
   const int64_t per_row = int64_t{sizeof(Bf16)} * moe.hidden_size + int64_t{4} * config.vocab_size;
   size_t attention = 0, linear = 0;
-  kernels::attention_workspace(limits.max_sequences, config.num_attention_heads,
-                               config.num_key_value_heads, config.head_dim, nullptr, &attention);
+  kernels::attention_workspace(limits.max_sequences, config.num_attention_heads, config.head_dim,
+                               nullptr, &attention);
   kernels::linear_workspace(limits.max_tokens, widest_input(config), total_rank(max_lora_rank),
                             nullptr, &linear);
   return elements(limits.max_tokens, per_token) + elements(limits.max_logits, per_row) + attention +

@@ -90,7 +90,7 @@ std::string why_unsupported(const AttentionBf16Params& p) {
 std::string why_unsupported(const AttentionBf16Params& p, const AttentionWorkspace& workspace) {
   if (auto why = why_unsupported(p); !why.empty()) return why;
   if (p.num_sequences == 0) return "";
-  if (workspace.counts == nullptr) return "workspace is null";
+  if (workspace.partial_out == nullptr) return "workspace is null";
   if (p.num_sequences > workspace.max_sequences)
     return fmt::format("num_sequences = {}, the workspace is for {}", p.num_sequences,
                        workspace.max_sequences);

@@ -26,8 +26,8 @@ class LmHeadBlock {
 
  private:
   ModelConfig config_;
-  AlignedVector<float> hidden_, normed_;        // [L, hidden_size]
-  AlignedVector<int32_t> adapter_slot_of_row_;  // [L]
+  AlignedVector<float> residual_, delta_, normed_;  // [L, hidden_size]
+  AlignedVector<int32_t> adapter_slot_of_row_;      // [L]
 };
 
 }  // namespace braid

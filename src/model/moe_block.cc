@@ -14,8 +14,8 @@ void MoeBlock::run(const Step& step, const MoeWeights& weights, int32_t layer, c
   int32_t* topk_ids = ensure(topk_ids_, int64_t{num_tokens} * config_.top_k);
   float* topk_weights = ensure(topk_weights_, int64_t{num_tokens} * config_.top_k);
 
-  const std::array router = {
-      linear_params(step, layer, LoraTarget::kRouter, weights.router, x, logits)};
+  std::array router = {linear_params(step, layer, LoraTarget::kRouter, weights.router, x, logits)};
+  router[0].y_is_logits = true;
   ops::linear(step.context, router);
   ops::router(step.context, {.logits = logits,
                              .topk_ids = topk_ids,

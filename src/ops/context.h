@@ -1,5 +1,7 @@
 #pragma once
 
+#include "base/rounding.h"
+
 namespace braid::cpu {
 class ThreadPool;
 }
@@ -13,6 +15,7 @@ enum class Backend { kCpu, kReference };
 struct Context {
   Backend backend = Backend::kCpu;
   cpu::ThreadPool* pool = nullptr;  // kCpu: not null, not owned
+  Rounding rounding = Rounding::kNone;
 };
 
 }  // namespace braid::ops

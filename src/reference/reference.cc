@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/ids.h"
+#include "reference/moe_stages.h"
 
 namespace braid::reference {
 namespace {
@@ -15,8 +16,21 @@ using Row = std::vector<double>;
 
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
-// x W^T.
-Row multiply(const WeightMatrix& w, const Row& x) {
+double rounded(double x, Rounding rounding) {
+  return rounding == Rounding::kBf16 ? to_float(to_bf16(static_cast<float>(x))) : x;
+}
+
+Row rounded(Row row, Rounding rounding) {
+  for (double& x : row) x = rounded(x, rounding);
+  return row;
+}
+
+float stored(double x, Rounding rounding) { return static_cast<float>(rounded(x, rounding)); }
+
+// x W^T, of x as the matrix reads it.
+Row multiply(const WeightMatrix& w, Row x, int32_t scale_block, Rounding rounding) {
+  if (rounding == Rounding::kBf16 && w.format == WeightFormat::kFp8Block128)
+    x = quantize_e4m3(x, scale_block);
   Row y(static_cast<size_t>(w.rows), 0.0);
   std::vector<float> row(static_cast<size_t>(w.cols));
   for (int32_t r = 0; r < w.rows; ++r) {
@@ -27,12 +41,12 @@ Row multiply(const WeightMatrix& w, const Row& x) {
 }
 
 // y += scaling * (x A^T) B^T.
-void add_lora(const LoraPair& lora, const Row& x, Row& y) {
+void add_lora(const LoraPair& lora, const Row& x, Row& y, Rounding rounding) {
   for (int32_t r = 0; r < lora.rank; ++r) {
     double s = 0;
     for (size_t i = 0; i < x.size(); ++i)
       s += x[i] * to_float(lora.a[static_cast<size_t>(r) * x.size() + i]);
-    s *= lora.scaling;
+    s = rounded(lora.scaling * s, rounding);
     for (size_t o = 0; o < y.size(); ++o)
       y[o] += s * to_float(lora.b_t[static_cast<size_t>(r) * y.size() + o]);
   }
@@ -49,25 +63,25 @@ Row to_row(const T* values, int64_t n) {
   return Row(values, values + n);
 }
 
-void store(const Row& row, float* out) {
-  for (size_t i = 0; i < row.size(); ++i) out[i] = static_cast<float>(row[i]);
+void store(const Row& row, float* out, Rounding rounding) {
+  for (size_t i = 0; i < row.size(); ++i) out[i] = stored(row[i], rounding);
 }
 
 }  // namespace
 
-void linear(const kernels::LinearParams& p) {
+void linear(const kernels::LinearParams& p, Rounding rounding) {
   for (int32_t t = 0; t < p.num_tokens; ++t) {
     const Row x = to_row(p.x + t * p.x_stride, p.w.cols);
-    Row y = multiply(p.w, x);
+    Row y = multiply(p.w, x, kXScaleBlock, rounding);
     if (p.lora_of_slot != nullptr) {
       const int32_t slot = checked_slot(p.adapter_slot_of_token, t, p.num_slots);
-      if (slot != kNoAdapter) add_lora(p.lora_of_slot[slot], x, y);
+      if (slot != kNoAdapter) add_lora(p.lora_of_slot[slot], x, y, rounding);
     }
-    store(y, p.y + t * p.y_stride);
+    store(y, p.y + t * p.y_stride, p.y_is_logits ? Rounding::kNone : rounding);
   }
 }
 
-void moe(const kernels::MoeParams& p) {
+void moe(const kernels::MoeParams& p, Rounding rounding) {
   const auto hidden = static_cast<size_t>(p.hidden_size);
   for (int32_t t = 0; t < p.num_tokens; ++t) {
     const Row x = to_row(p.x + int64_t{t} * p.hidden_size, p.hidden_size);
@@ -82,19 +96,22 @@ void moe(const kernels::MoeParams& p) {
       if (e == kNoExpert) continue;
       BRAID_CHECK_GE(e, 0);
       BRAID_CHECK_LT(e, p.num_experts);
-      Row gate = multiply(p.experts[e].gate, x), up = multiply(p.experts[e].up, x);
+      Row gate = multiply(p.experts[e].gate, x, kXScaleBlock, rounding),
+          up = multiply(p.experts[e].up, x, kXScaleBlock, rounding);
       if (adapter != nullptr) {
-        add_lora(adapter[e].gate, x, gate);
-        add_lora(adapter[e].up, x, up);
+        add_lora(adapter[e].gate, x, gate, rounding);
+        add_lora(adapter[e].up, x, up, rounding);
       }
       Row z(gate.size());
       for (size_t i = 0; i < z.size(); ++i) z[i] = silu(gate[i]) * up[i];
-      Row down = multiply(p.experts[e].down, z);
-      if (adapter != nullptr) add_lora(adapter[e].down, z, down);
+      z = rounded(z, rounding);
+      Row down = multiply(p.experts[e].down, z, kHScaleBlock, rounding);
+      if (adapter != nullptr) add_lora(adapter[e].down, z, down, rounding);
+      down = rounded(down, rounding);
       for (size_t h = 0; h < hidden; ++h) y[h] += p.topk_weights[t * p.top_k + k] * down[h];
     }
     for (double& value : y) value *= p.routed_scaling;
-    store(y, p.y + int64_t{t} * p.hidden_size);
+    store(y, p.y + int64_t{t} * p.hidden_size, rounding);
   }
 }
 
@@ -124,7 +141,7 @@ void router(const kernels::RouterParams& p) {
 namespace {
 
 void norm_and_rotate(float* x, const float* norm, const kernels::RopeKvWriteParams& p,
-                     int32_t position) {
+                     int32_t position, Rounding rounding) {
   Row v = to_row(x, p.head_dim);
   if (norm != nullptr) {
     double squares = 0;
@@ -141,21 +158,22 @@ void norm_and_rotate(float* x, const float* norm, const kernels::RopeKvWritePara
     turned[a] = v[a] * std::cos(angle) - v[b] * std::sin(angle);
     turned[b] = v[b] * std::cos(angle) + v[a] * std::sin(angle);
   }
-  store(turned, x);
+  store(turned, x, rounding);
 }
 
 }  // namespace
 
-void rope_kv_write(const kernels::RopeKvWriteParams& p) {
+void rope_kv_write(const kernels::RopeKvWriteParams& p, Rounding rounding) {
   for (int32_t t = 0; t < p.num_tokens; ++t) {
     BRAID_CHECK_GE(p.positions[t], 0);
     BRAID_CHECK_GE(p.kv_slot_of_token[t], 0);
     for (int32_t h = 0; h < p.num_heads; ++h) {
-      norm_and_rotate(p.q + t * p.q_stride + int64_t{h} * p.head_dim, p.q_norm, p, p.positions[t]);
+      norm_and_rotate(p.q + t * p.q_stride + int64_t{h} * p.head_dim, p.q_norm, p, p.positions[t],
+                      rounding);
     }
     for (int32_t h = 0; h < p.num_kv_heads; ++h) {
       float* k = p.k + t * p.k_stride + int64_t{h} * p.head_dim;
-      norm_and_rotate(k, p.k_norm, p, p.positions[t]);
+      norm_and_rotate(k, p.k_norm, p, p.positions[t], rounding);
       const int64_t at = (int64_t{p.kv_slot_of_token[t]} * p.num_kv_heads + h) * p.head_dim;
       for (int32_t i = 0; i < p.head_dim; ++i) {
         p.k_cache[at + i] = k[i];
@@ -165,7 +183,7 @@ void rope_kv_write(const kernels::RopeKvWriteParams& p) {
   }
 }
 
-void attention(const kernels::AttentionParams& p) {
+void attention(const kernels::AttentionParams& p, Rounding rounding) {
   const int32_t group = p.num_heads / p.num_kv_heads;
   for (int32_t s = 0; s < p.num_sequences; ++s) {
     const int32_t begin = p.query_indptr[s], end = p.query_indptr[s + 1];
@@ -191,6 +209,7 @@ void attention(const kernels::AttentionParams& p) {
         const double largest = *std::max_element(score.begin(), score.end());
         double sum = 0;
         for (double& x : score) sum += x = std::exp(x - largest);
+        for (double& x : score) x = rounded(x, rounding);
         Row out(static_cast<size_t>(p.head_dim), 0.0);
         for (int32_t key = 0; key < num_keys; ++key) {
           for (size_t i = 0; i < out.size(); ++i) {
@@ -198,52 +217,53 @@ void attention(const kernels::AttentionParams& p) {
                       p.v_cache[at(key) + static_cast<int64_t>(i)];
           }
         }
-        store(out, p.out + (int64_t{t} * p.num_heads + h) * p.head_dim);
+        store(out, p.out + (int64_t{t} * p.num_heads + h) * p.head_dim, rounding);
       }
     }
   }
 }
 
-void rms_norm(const kernels::RmsNormParams& p) {
+void rms_norm(const kernels::RmsNormParams& p, Rounding rounding) {
   for (int64_t t = 0; t < p.num_tokens; ++t) {
     float* residual = p.residual + t * p.hidden_size;
     double squares = 0;
     for (int32_t i = 0; i < p.hidden_size; ++i) {
-      if (p.delta != nullptr) residual[i] += p.delta[t * p.hidden_size + i];
+      if (p.delta != nullptr)
+        residual[i] = stored(residual[i] + p.delta[t * p.hidden_size + i], rounding);
       squares += double{residual[i]} * residual[i];
     }
     const double scale = 1 / std::sqrt(squares / p.hidden_size + p.eps);
     for (int32_t i = 0; i < p.hidden_size; ++i) {
-      p.y[t * p.hidden_size + i] = static_cast<float>(residual[i] * scale * p.weight[i]);
+      p.y[t * p.hidden_size + i] = stored(residual[i] * scale * p.weight[i], rounding);
     }
   }
 }
 
-void embedding(const kernels::EmbeddingParams& p) {
+void embedding(const kernels::EmbeddingParams& p, Rounding rounding) {
   for (int32_t t = 0; t < p.num_tokens; ++t) {
     const int32_t id = p.token_ids[t];
     BRAID_CHECK_GE(id, 0);
     BRAID_CHECK_LT(id, p.table.rows);
     float* out = p.out + int64_t{t} * p.table.cols;
     dequantize_row(p.table, id, out);
-    if (p.lora_of_slot == nullptr) continue;
-    const int32_t slot = checked_slot(p.adapter_slot_of_token, t, p.num_slots);
-    if (slot == kNoAdapter) continue;
-    const EmbeddingLora& lora = p.lora_of_slot[slot];
+    EmbeddingLora lora;
+    if (p.lora_of_slot != nullptr) {
+      const int32_t slot = checked_slot(p.adapter_slot_of_token, t, p.num_slots);
+      if (slot != kNoAdapter) lora = p.lora_of_slot[slot];
+    }
     for (int32_t h = 0; h < p.table.cols; ++h) {
       double sum = 0;
       for (int32_t r = 0; r < lora.rank; ++r) {
         sum += double{to_float(lora.a_t[int64_t{id} * lora.rank + r])} *
                to_float(lora.b[int64_t{h} * lora.rank + r]);
       }
-      out[h] = static_cast<float>(out[h] + lora.scaling * sum);
+      out[h] = stored(out[h] + lora.scaling * sum, rounding);
     }
   }
 }
 
-void silu_mul(const kernels::SiluMulParams& p) {
-  for (int64_t i = 0; i < p.num_elements; ++i)
-    p.z[i] = static_cast<float>(silu(p.gate[i]) * p.up[i]);
+void silu_mul(const kernels::SiluMulParams& p, Rounding rounding) {
+  for (int64_t i = 0; i < p.num_elements; ++i) p.z[i] = stored(silu(p.gate[i]) * p.up[i], rounding);
 }
 
 }  // namespace braid::reference

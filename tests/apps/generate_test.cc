@@ -93,6 +93,20 @@ TEST(Generate, MixesAdaptersAndBaseInOneBatch) {
   EXPECT_NE(answers[0]["tokens"], answers[1]["tokens"]);
 }
 
+TEST(Generate, RoundsActivationsOnACpuWhereItIsAskedTo) {
+  const auto logprobs = [](const std::string& dtype) {
+    const auto result = generate_lines("{\"prompt\": [1, 2, 3], \"max_tokens\": 8}\n",
+                                       {"--device", "cpu", "--dtype", dtype, "--logprobs", "2"});
+    EXPECT_EQ(result.status, 0) << result.err;
+    return json_lines(result.out).at(0)["logprobs"];
+  };
+  EXPECT_EQ(logprobs("auto"), logprobs("float32"));
+  EXPECT_NE(logprobs("auto"), logprobs("bfloat16"));
+  const auto on_gpu = generate_lines("", {"--device", "cuda", "--dtype", "float32"});
+  EXPECT_EQ(on_gpu.status, 1);
+  EXPECT_THAT(on_gpu.err, HasSubstr("activation_dtype is float32, on a GPU it is bfloat16"));
+}
+
 TEST(Generate, RefusesTheNameBaseAndAdaptersThatAreNotThere) {
   const auto base =
       generate_lines(R"({"prompt": [1]})", {"--lora", "base=" + golden_adapter("tinker")});

@@ -35,7 +35,7 @@ class Load {
       : options_(options),
         folder_(folder),
         cases_(cases),
-        config_(short_of_everything(folder, options.device, adapters)) {
+        config_(short_of_everything(folder, options, adapters)) {
     auto opened = Engine::open(config_);
     if (!opened) throw InternalError(opened.error().message);
     engine_ = std::move(*opened);
@@ -297,7 +297,7 @@ std::string SoakReport::to_string() const {
 SoakReport soak(const SoakOptions& options) {
   const SoakFolder folder(options.architecture);
   std::vector<SoakCase> cases = make_soak_cases(options.num_cases, options.seed);
-  const SoakSizes sizes = answer_alone(folder, options.device, cases);
+  const SoakSizes sizes = answer_alone(folder, options, cases);
   return Load(options, folder, cases, sizes).run();
 }
 

@@ -11,6 +11,7 @@ namespace braid::test {
 
 struct SoakOptions {
   Device device = Device::kCpu;
+  ActivationDtype activation_dtype = ActivationDtype::kAuto;
   Architecture architecture = Architecture::kQwen3Moe;
   int64_t num_steps = 0;  // at least; more until everything in SoakReport has happened
   int32_t num_cases = 0;  // different requests

@@ -17,11 +17,12 @@ namespace fs = std::filesystem;
 constexpr int32_t kHidden = 256, kHeads = 4, kKvHeads = 2, kHeadDim = 64, kInner = 128;
 constexpr int32_t kLayers = 2, kExperts = 8, kVocab = 512, kBlock = 16;
 
-EngineConfig roomy(const SoakFolder& folder, Device device) {
+EngineConfig roomy(const SoakFolder& folder, const SoakOptions& options) {
   return {.model_dir = folder.model(),
           .load_format = LoadFormat::kDummy,
           .dummy_weights = DummyWeights::kFp8,
-          .device = device,
+          .device = options.device,
+          .activation_dtype = options.activation_dtype,
           .gpu_memory_fraction = 0.2f,
           .num_threads = 2,
           .max_batch_size = 16,
@@ -143,8 +144,9 @@ std::vector<SoakCase> make_soak_cases(int32_t count, uint64_t seed) {
   return cases;
 }
 
-SoakSizes answer_alone(const SoakFolder& folder, Device device, std::vector<SoakCase>& cases) {
-  auto opened = Engine::open(roomy(folder, device));
+SoakSizes answer_alone(const SoakFolder& folder, const SoakOptions& options,
+                       std::vector<SoakCase>& cases) {
+  auto opened = Engine::open(roomy(folder, options));
   if (!opened) throw InternalError(opened.error().message);
   Engine& engine = **opened;
   SoakSizes sizes;
@@ -173,11 +175,11 @@ SoakSizes answer_alone(const SoakFolder& folder, Device device, std::vector<Soak
   return sizes;
 }
 
-EngineConfig short_of_everything(const SoakFolder& folder, Device device,
+EngineConfig short_of_everything(const SoakFolder& folder, const SoakOptions& options,
                                  const SoakSizes& adapters) {
-  EngineConfig config = roomy(folder, device);
+  EngineConfig config = roomy(folder, options);
   config.max_batch_tokens = 48;
-  config.kv_cache_bytes = 36 * kv_block_bytes(device);
+  config.kv_cache_bytes = 36 * kv_block_bytes(options.device);
   config.prefix_caching = true;
   config.max_adapters = 4;
   config.adapter_host_bytes = std::max(adapters.all / 2, 2 * adapters.largest);

@@ -10,6 +10,7 @@
 #include "braid/engine.h"
 #include "checkpoint/model_config.h"
 #include "tests/adapter/adapter_builder.h"
+#include "tests/engine/soak.h"
 #include "tests/engine/toy_engine.h"
 
 namespace braid::test {
@@ -57,10 +58,11 @@ struct SoakSizes {
 
 // Runs every case alone, one after the other, on an engine with room for everything and without a
 // prefix cache. Throws where that does not work.
-SoakSizes answer_alone(const SoakFolder& folder, Device device, std::vector<SoakCase>& cases);
+SoakSizes answer_alone(const SoakFolder& folder, const SoakOptions& options,
+                       std::vector<SoakCase>& cases);
 
 // Of an engine that has too few KV blocks, slots and bytes for what a soak asks of it.
-EngineConfig short_of_everything(const SoakFolder& folder, Device device,
+EngineConfig short_of_everything(const SoakFolder& folder, const SoakOptions& options,
                                  const SoakSizes& adapters);
 
 }  // namespace braid::test

@@ -18,6 +18,15 @@ TEST_P(EngineSoak, GivesEveryAnswerThatARequestGivesAlone) {
   EXPECT_GT(report.num_cancelled, 0);
 }
 
+TEST_P(EngineSoak, GivesThemInBfloat16Too) {
+  const SoakReport report = soak({.activation_dtype = ActivationDtype::kBfloat16,
+                                  .architecture = GetParam(),
+                                  .num_steps = 100,
+                                  .num_cases = 16,
+                                  .seed = 2});
+  EXPECT_THAT(report.faults, testing::IsEmpty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, EngineSoak,
                          testing::Values(Architecture::kMixtral, Architecture::kQwen3Moe),
                          [](const auto& test) {

@@ -82,9 +82,19 @@ AttentionProblem::AttentionProblem(const AttentionShape& of, const std::vector<Q
   // --- queries and lengths ---
   for (const QueryRange& r : ranges) max_tokens_ += r.num_queries;
   max_tokens_ = std::max(1, max_tokens_);
-  for (const float x : random_floats(random, static_cast<size_t>(max_tokens_ * (width() + 8))))
+  for (const float x : random_floats(random, static_cast<size_t>(max_tokens_ * stride())))
     q_.push_back(to_bf16(x));
   q_device_ = DeviceBuffer::of(q_);
+  if (shape.rotary_dim < 0) shape.rotary_dim = of.head_dim;
+  std::vector<float> inv_freq;
+  for (int32_t i = 0; i < shape.rotary_dim / 2; ++i)
+    inv_freq.push_back(
+        std::pow(1e6f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.rotary_dim)));
+  if (!inv_freq.empty()) inv_freq_ = DeviceBuffer::of(inv_freq);
+  std::vector<Bf16> norm;
+  for (const float x : random_floats(random, static_cast<size_t>(2 * of.head_dim)))
+    norm.push_back(to_bf16(x));
+  norm_ = DeviceBuffer::of(norm);
   table_device_ = DeviceBuffer::of(block_table_);
   indptr_device_ = DeviceBuffer((ranges.size() + 1) * 4);
   len_device_ = DeviceBuffer(std::max<size_t>(1, ranges.size()) * 4);
@@ -92,17 +102,11 @@ AttentionProblem::AttentionProblem(const AttentionShape& of, const std::vector<Q
   out_ = DeviceBuffer((static_cast<size_t>(max_tokens_ * width()) + kGuardElements) * 2);
   size_t bytes = 0;
   const int32_t sequences = std::max(1, num_sequences());
-  kernels::attention_workspace(sequences, of.num_heads, of.num_kv_heads, of.head_dim, nullptr,
-                               &bytes);
+  kernels::attention_workspace(sequences, of.num_heads, of.head_dim, nullptr, &bytes);
   workspace_bytes_ = DeviceBuffer(bytes);
-  workspace_ = kernels::attention_workspace(sequences, of.num_heads, of.num_kv_heads, of.head_dim,
+  workspace_bytes_.fill(0);
+  workspace_ = kernels::attention_workspace(sequences, of.num_heads, of.head_dim,
                                             workspace_bytes_.data(), &bytes);
-  // Partial sums start as NaN, counts as zero.
-  workspace_bytes_.fill(0xff);
-  const auto* const begin = reinterpret_cast<const uint8_t*>(workspace_.counts);
-  const auto* const end = reinterpret_cast<const uint8_t*>(workspace_.max_and_sum);
-  workspace_bytes_.upload_bytes(std::vector<uint8_t>(static_cast<size_t>(end - begin), 0).data(),
-                                static_cast<size_t>(end - begin));
 }
 
 void AttentionProblem::set_ranges(const std::vector<QueryRange>& ranges, int32_t first_token) {
@@ -118,7 +122,7 @@ void AttentionProblem::set_ranges(const std::vector<QueryRange>& ranges, int32_t
 
 kernels::AttentionBf16Params AttentionProblem::params(int32_t first, int32_t count) const {
   return {.q = q_device_.as<Bf16>(),
-          .q_stride = width() + 8,
+          .q_stride = stride(),
           .out = out_.as<Bf16>(),
           .kv = {.k_cache = k_device_.data(),
                  .v_cache = v_device_.data(),
@@ -159,6 +163,80 @@ std::vector<float> AttentionProblem::decode(int32_t first, int32_t count, int32_
   return download_out();
 }
 
+std::vector<float> AttentionProblem::decode_with_rope(const kernels::RopeKvWriteBf16Params& rope,
+                                                      int32_t num_sms) {
+  const Stream stream;
+  poison();
+  kernels::launch_rope_attention_decode(rope, params(0, num_sequences()), workspace_, num_sms,
+                                        stream.get());
+  stream.wait();
+  return download_out();
+}
+
+kernels::RopeKvWriteBf16Params AttentionProblem::rope_params(
+    const std::vector<int32_t>& slots) const {
+  std::vector<int32_t> positions;
+  for (size_t s = 0; s < context_len_.size(); ++s) {
+    if (query_indptr_[s + 1] > query_indptr_[s]) positions.push_back(context_len_[s] - 1);
+  }
+  if (slots.empty()) positions.push_back(0);
+  positions_ = DeviceBuffer::of(positions);
+  slots_ = DeviceBuffer::of(slots.empty() ? std::vector<int32_t>{-1} : slots);
+  const kernels::PagedKv kv = params(0, 0).kv;
+  return {.qkv = q_device_.as<Bf16>(),
+          .qkv_stride = stride(),
+          .q_norm = shape.norms ? norm_.as<Bf16>() : nullptr,
+          .k_norm = shape.norms ? norm_.as<Bf16>() + shape.head_dim : nullptr,
+          .inv_freq = inv_freq_.as<float>(),
+          .positions = positions_.as<int32_t>(),
+          .kv_slot_of_token = slots_.as<int32_t>(),
+          .kv = kv,
+          .num_tokens = static_cast<int32_t>(slots.size()),
+          .num_heads = shape.num_heads,
+          .rotary_dim = shape.rotary_dim};
+}
+
+std::vector<int32_t> AttentionProblem::newest_slots() const {
+  std::vector<int32_t> slots;
+  for (size_t s = 0; s < context_len_.size(); ++s) {
+    if (query_indptr_[s + 1] == query_indptr_[s]) continue;
+    const int32_t key = context_len_[s] - 1;
+    const int32_t block = block_table_[s * static_cast<size_t>(max_kv_blocks_) +
+                                       static_cast<size_t>(key / shape.block_size)];
+    slots.push_back(block * shape.block_size + key % shape.block_size);
+  }
+  return slots;
+}
+
+void AttentionProblem::spoil_slots(const std::vector<int32_t>& slots) {
+  const auto bytes = static_cast<size_t>(shape.head_dim * kernels::element_bytes(shape.format));
+  for (DeviceBuffer* const cache : {&k_device_, &v_device_}) {
+    std::vector<uint8_t> all = cache->download<uint8_t>(cache->bytes());
+    for (const int32_t slot : slots) {
+      for (int32_t head = 0; head < shape.num_kv_heads; ++head) {
+        const int32_t row =
+            (slot / shape.block_size * shape.num_kv_heads + head) * shape.block_size +
+            slot % shape.block_size;
+        std::fill_n(all.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(row) * bytes), bytes,
+                    uint8_t{0xff});
+      }
+    }
+    cache->upload_bytes(all.data(), all.size());
+  }
+}
+
+void AttentionProblem::clear_cache() {
+  std::ranges::fill(k_, 0.0f), std::ranges::fill(v_, 0.0f);
+  k_device_.fill(0), v_device_.fill(0);
+}
+
+std::vector<uint8_t> AttentionProblem::download_cache() const {
+  std::vector<uint8_t> k = k_device_.download<uint8_t>(k_device_.bytes());
+  const std::vector<uint8_t> v = v_device_.download<uint8_t>(v_device_.bytes());
+  k.insert(k.end(), v.begin(), v.end());
+  return k;
+}
+
 std::vector<float> AttentionProblem::prefill(int32_t first, int32_t count) {
   const Stream stream;
   poison();
@@ -175,7 +253,7 @@ std::string AttentionProblem::why_wrong(const std::vector<float>& out, int32_t f
   std::vector<float> want(static_cast<size_t>(max_tokens_) * row), magnitude(want.size());
   kernels::AttentionParams p = {
       .q = q.data(),
-      .q_stride = width() + 8,
+      .q_stride = stride(),
       .out = want.data(),
       .k_cache = k_.data(),
       .v_cache = v_.data(),
@@ -211,7 +289,8 @@ std::string AttentionProblem::why_wrong(const std::vector<float>& out, int32_t f
     std::vector<double> tolerance, wanted(want.begin() + static_cast<ptrdiff_t>(begin),
                                           want.begin() + static_cast<ptrdiff_t>(end));
     for (size_t i = begin; i < end; ++i) {
-      const float* of_head = q.data() + i / row * (row + 8) + i % row / dim * dim;
+      const float* of_head =
+          q.data() + i / row * static_cast<size_t>(stride()) + i % row / dim * dim;
       double squares = 0;
       for (size_t d = 0; d < dim; ++d) squares += double{of_head[d]} * of_head[d];
       // Of a score, in units of the exponent: tensor cores cut off where float rounds.

@@ -1,11 +1,16 @@
 // launch_attention_decode and launch_attention_prefill against reference::attention.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <numeric>
 #include <span>
+#include <utility>
 
+#include "kernels/elementwise/elementwise_bf16.h"
 #include "tests/gpu/attention_problem.h"
 #include "tests/support/cuda.h"
 
@@ -66,11 +71,39 @@ TEST_P(AttentionDecode, GivesASequenceTheSameBitsAlone) {
   }
 }
 
+// In one launch with what makes q, the newest keys and values: as after rope_kv_write.
+TEST_P(AttentionDecode, GivesTheSameBitsWithRope) {
+  BRAID_NEEDS_CUDA();
+  AttentionProblem apart(GetParam().shape, GetParam().sequences, /*seed=*/12),
+      fused(GetParam().shape, GetParam().sequences, /*seed=*/12);
+  const int32_t count = apart.num_sequences();
+  const auto rope = [&](const AttentionProblem& problem) {
+    return problem.rope_params(problem.newest_slots());
+  };
+  const Stream stream;
+  kernels::launch_rope_kv_write(rope(apart), stream.get());
+  stream.wait();
+  const auto want = apart.decode(0, count);
+  // Every third sequence is padding: it writes no key, whatever is in the cache.
+  std::vector<int32_t> slots = fused.newest_slots(), unwritten;
+  for (size_t t = 2; t < slots.size(); t += 3) unwritten.push_back(std::exchange(slots[t], -1));
+  for (const int32_t num_sms : {132, 1, 7}) {
+    fused.spoil_slots(fused.newest_slots());
+    EXPECT_TRUE(same_bits(fused.decode_with_rope(fused.rope_params(slots), num_sms), want))
+        << num_sms << " SMs";
+    apart.spoil_slots(unwritten);
+    EXPECT_EQ(fused.download_cache(), apart.download_cache());
+  }
+}
+
 const Case kDecodeCases[] = {
     {"one_key", {}, one_query_each({1})},
     {"borders", {}, one_query_each(kBorders)},
     {"borders_D64", {.head_dim = 64}, one_query_each(kBorders)},
     {"borders_D96", {.head_dim = 96}, one_query_each(kBorders)},
+    {"rotary64", {.rotary_dim = 64}, one_query_each({1, 100, 1000, 400})},
+    {"no_rotary_no_norms", {.rotary_dim = 0, .norms = false}, one_query_each({1, 100, 1000, 400})},
+    {"mixed_lengths_D64", {.head_dim = 64}, one_query_each({5000, 3, 900, 7777, 256, 257})},
     {"borders_D256", {.num_heads = 4, .head_dim = 256}, one_query_each(kBorders)},
     {"borders_fp8", {.format = kE4m3}, one_query_each(kBorders)},
     {"borders_D64_fp8", {.head_dim = 64, .format = kE4m3}, one_query_each(kBorders)},
@@ -115,6 +148,23 @@ const Case kDecodeCases[] = {
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionDecode, testing::ValuesIn(kDecodeCases),
                          [](const auto& test) { return std::string(test.param.name); });
 
+// Sums of units that are zero, largest scores among them, look like sums that are not there yet.
+TEST(AttentionDecodeSums, MayBeZero) {
+  BRAID_NEEDS_CUDA();
+  for (const KvFormat format : {KvFormat::kBf16, kE4m3}) {
+    AttentionProblem problem({.format = format}, one_query_each({1, 700, 3000, 256}), /*seed=*/13);
+    problem.clear_cache();
+    for (const int32_t num_sms : {132, 1, 132}) {
+      for (const float x : problem.decode(0, 4, num_sms)) ASSERT_EQ(x, 0.0f);
+    }
+    // A newest key and value beside them.
+    const auto rope = problem.rope_params(problem.newest_slots());
+    const auto out = problem.decode_with_rope(rope);
+    for (const float x : out) ASSERT_TRUE(std::isfinite(x));
+    EXPECT_TRUE(same_bits(problem.decode_with_rope(rope, /*num_sms=*/1), out));
+  }
+}
+
 TEST(AttentionDecodeGraph, ReadsLengthsAndQueriesAtReplay) {
   BRAID_NEEDS_CUDA();
   const auto longest = one_query_each({700, 300, 2000, 9000});
@@ -154,6 +204,62 @@ TEST(AttentionDecodeGraph, RunsLaunchesThatOverlap) {
       graph.launch(stream);
       stream.wait();
       EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, count), "");
+    }
+  }
+}
+
+// Each launch writes the newest keys again, while the next one already reads those before them.
+TEST(AttentionDecodeGraph, RunsLaunchesWithRopeThatOverlap) {
+  BRAID_NEEDS_CUDA();
+  for (const auto& ranges :
+       {one_query_each({512}), one_query_each({2048}), one_query_each({700, 300, 2000, 9000}),
+        std::vector<QueryRange>{{0, 0}, {0, 9}}}) {
+    AttentionProblem problem({.num_heads = 32, .num_kv_heads = 4}, ranges, /*seed=*/7);
+    const int32_t count = problem.num_sequences();
+    const auto rope = problem.rope_params(problem.newest_slots());
+    const auto once = problem.decode_with_rope(rope);
+    const Stream stream;
+    const Graph graph = Graph::capture(stream, [&] {
+      for (int32_t layer = 0; layer < 40; ++layer) {
+        kernels::launch_rope_attention_decode(rope, problem.params(0, count), problem.workspace(),
+                                              132, stream.get());
+      }
+    });
+    for (int replay = 0; replay < 5; ++replay) {
+      problem.poison();
+      graph.launch(stream);
+      stream.wait();
+      EXPECT_TRUE(same_bits(problem.download_out(), once));
+    }
+  }
+}
+
+// The newest keys, or any, from the kernel in front, which is not waited for on the host.
+TEST(AttentionDecodeGraph, RunsBehindRopeKvWrite) {
+  BRAID_NEEDS_CUDA();
+  const auto ranges = one_query_each({700, 1, 256, 3000, 17});
+  for (const KvFormat format : {KvFormat::kBf16, kE4m3}) {
+    for (const bool has_new_keys : {false, true}) {
+      const AttentionShape shape = {.num_heads = 32, .num_kv_heads = 4, .format = format};
+      const auto run = [&](bool waits) {
+        AttentionProblem problem(shape, ranges, /*seed=*/14);
+        const auto slots = problem.newest_slots();
+        const auto rope = problem.rope_params(slots);
+        auto p = problem.params(0, problem.num_sequences());
+        p.has_new_keys = has_new_keys;
+        problem.spoil_slots(slots);
+        problem.poison();
+        const Stream stream;
+        for (int layer = 0; layer < 10; ++layer) {  // q changes each time
+          kernels::launch_rope_kv_write(rope, stream.get());
+          if (waits) stream.wait();
+          kernels::launch_attention_decode(p, problem.workspace(), 132, stream.get());
+          if (waits) stream.wait();
+        }
+        stream.wait();
+        return problem.download_out();
+      };
+      EXPECT_TRUE(same_bits(run(false), run(true))) << has_new_keys;
     }
   }
 }
@@ -345,6 +451,93 @@ TEST(AttentionMixed, DecodeAndPrefillOfOneBatch) {
   EXPECT_EQ(problem.why_wrong(problem.download_out(), 0, 5), "");
 }
 
+// Replies beside prompts, as one behind the other. Three times in a row, as layers are; a kernel
+// behind them, which waits for the last launch alone, finds all that both have written.
+void expect_same_bits_side_by_side(const AttentionShape& shape, std::vector<QueryRange> ranges,
+                                   const std::vector<QueryRange>& of_prompts,
+                                   int32_t num_sms = 132) {
+  const auto num_replies = static_cast<int32_t>(ranges.size());
+  int32_t reply_tokens = 0;
+  for (const QueryRange& range : ranges) reply_tokens += range.num_queries;
+  ranges.insert(ranges.end(), of_prompts.begin(), of_prompts.end());
+  AttentionProblem problem(shape, ranges, /*seed=*/6);
+  std::vector<int32_t> slots = problem.newest_slots();
+  slots.resize(static_cast<size_t>(reply_tokens));
+  const kernels::RopeKvWriteBf16Params rope = problem.rope_params(slots);
+  const auto replies = problem.params(0, num_replies),
+             prompts = problem.params(num_replies, problem.num_sequences() - num_replies);
+  const auto& workspace = problem.workspace();
+  const int32_t prompt_tokens = problem.num_tokens() - reply_tokens;
+
+  std::vector<int32_t> rows(static_cast<size_t>(problem.num_tokens()));
+  std::iota(rows.begin(), rows.end(), 0);
+  const DeviceBuffer rows_device = DeviceBuffer::of(rows);
+  const size_t elements = rows.size() * static_cast<size_t>(problem.width());
+  DeviceBuffer copy(elements * sizeof(Bf16));
+  const Stream stream;
+  problem.poison();
+  kernels::launch_rope_attention_decode(rope, replies, workspace, 132, stream.get());
+  kernels::launch_attention_prefill(prompts, prompt_tokens, stream.get());
+  stream.wait();
+  const auto want = problem.download_out();
+  for (int i = 0; i < 5; ++i) {
+    problem.spoil_slots(slots);
+    problem.poison();
+    copy.fill(0xff);
+    for (int launch = 0; launch < 3; ++launch) {
+      kernels::launch_attention_mixed(prompts, prompt_tokens, rope, replies, workspace, num_sms,
+                                      stream.get());
+    }
+    kernels::launch_embedding({.token_ids = rows_device.as<int32_t>(),
+                               .table = replies.out,
+                               .out = copy.as<Bf16>(),
+                               .num_tokens = problem.num_tokens(),
+                               .hidden_size = static_cast<int32_t>(problem.width())},
+                              stream.get());
+    stream.wait();
+    ASSERT_TRUE(same_bits(problem.download_out(), want));
+    std::vector<float> copied;
+    for (const Bf16 x : copy.download<Bf16>(elements)) copied.push_back(to_float(x));
+    ASSERT_TRUE(same_bits(copied, want));
+  }
+}
+
+// Alone on the SMs that the prompts leave, or behind them where these take all or most.
+TEST(AttentionMixed, SideBySideGivesTheSameBits) {
+  BRAID_NEEDS_CUDA();
+  const auto replies = one_query_each({700, 3000, 256, 1});
+  const auto prompts = [](int32_t num_queries) {
+    return std::vector<QueryRange>{{num_queries, 5000}, {7, 7}};
+  };
+  for (const int32_t num_queries : {24, 150, 700}) {
+    for (const int32_t num_sms : {132, 7, 1}) {
+      SCOPED_TRACE(fmt::format("{} queries, {} SMs", num_queries, num_sms));
+      expect_same_bits_side_by_side({.num_heads = 32, .num_kv_heads = 4}, replies,
+                                    prompts(num_queries), num_sms);
+    }
+  }
+  for (const int32_t head_dim : {64, 96, 256}) {
+    SCOPED_TRACE(fmt::format("head_dim {}", head_dim));
+    expect_same_bits_side_by_side({.num_heads = 16, .num_kv_heads = 2, .head_dim = head_dim},
+                                  replies, prompts(150));
+  }
+  expect_same_bits_side_by_side({.num_heads = 32, .num_kv_heads = 4, .format = kE4m3}, replies,
+                                prompts(150));
+}
+
+TEST(AttentionMixed, SideBySideGivesTheSameBitsWhereOneKindIsMissing) {
+  BRAID_NEEDS_CUDA();
+  const std::vector<QueryRange> prompts = {{150, 5000}, {7, 7}};
+  for (const KvFormat format : {KvFormat::kBf16, kE4m3}) {
+    const AttentionShape shape = {.num_heads = 32, .num_kv_heads = 4, .format = format};
+    expect_same_bits_side_by_side(shape, {}, prompts);
+    // Nothing but padding: a launch without work ends behind the prompts all the same.
+    expect_same_bits_side_by_side(shape, {{0, 9}, {0, 700}}, prompts);
+    expect_same_bits_side_by_side(shape, one_query_each({700, 9}), {});
+    expect_same_bits_side_by_side(shape, one_query_each({700, 9}), {{0, 5000}, {0, 0}});
+  }
+}
+
 // --- limits: run everywhere ---
 
 kernels::AttentionBf16Params good_params() {
@@ -400,7 +593,7 @@ TEST(AttentionBf16Limits, NameWhatTheWorkspaceIsFor) {
   EXPECT_EQ(why_unsupported(p, {}), "workspace is null");
   uint8_t byte = 0;
   size_t bytes = 0;
-  const auto workspace = kernels::attention_workspace(1, 8, 2, 128, &byte, &bytes);
+  const auto workspace = kernels::attention_workspace(1, 8, 128, &byte, &bytes);
   EXPECT_EQ(why_unsupported(p, workspace), "");
   EXPECT_GE(bytes, sizeof(float) * 32 * 8 * (128 + 2));
   p.num_sequences = 2;

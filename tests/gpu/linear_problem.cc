@@ -93,11 +93,13 @@ void LinearProblem::write_order() {
 
 std::vector<LinearPlan> LinearProblem::plans() const {
   std::vector<LinearPlan> plans;
+  const auto add = [&](const LinearPlan& plan) {
+    if (why_unsupported(params(), plan).empty()) plans.push_back(plan);
+  };
+  add({.large_batch = true});
   for (const int32_t tile : {8, 16, 32, 64}) {
-    for (const bool in_cluster : {false, true}) {
-      const LinearPlan plan = {.tile_tokens = tile, .in_cluster = in_cluster};
-      if (why_unsupported(params(), plan).empty()) plans.push_back(plan);
-    }
+    for (const bool in_cluster : {false, true})
+      add({.tile_tokens = tile, .in_cluster = in_cluster});
   }
   return plans;
 }

@@ -1,13 +1,21 @@
 // launch_linear against sums in double, and every plan against every other.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <string>
 
 #include "base/check.h"
 #include "base/ids.h"
 #include "kernels/linear/pack.h"
+#include "tests/gpu/device_bytes.h"
 #include "tests/gpu/linear_problem.h"
 #include "tests/support/cuda.h"
 
@@ -34,6 +42,53 @@ LinearShape qkv(WeightFormat format, int32_t in, int32_t q, int32_t kv) {
   return {.format = format, .in = in, .num_slices = 3, .slice_out = {q, kv, kv}};
 }
 
+// Empty where all bits are equal, otherwise how many outputs differ, of how many tokens and
+// columns, and which is the first and the last.
+std::string difference(const std::vector<float>& y, const std::vector<float>& want, int32_t out) {
+  if (y.size() != want.size()) return fmt::format("{} outputs, not {}", y.size(), want.size());
+  size_t count = 0, first = 0, last = 0;
+  std::set<size_t> tokens, columns;
+  for (size_t i = 0; i < y.size(); ++i) {
+    if (std::bit_cast<uint32_t>(y[i]) == std::bit_cast<uint32_t>(want[i])) continue;
+    if (count++ == 0) first = i;
+    last = i;
+    tokens.insert(i / static_cast<size_t>(out)), columns.insert(i % static_cast<size_t>(out));
+  }
+  if (count == 0) return "";
+  const auto at = [&](size_t i) {
+    return fmt::format("token {}, output {}: {}, not {}", i / static_cast<size_t>(out),
+                       i % static_cast<size_t>(out), y[i], want[i]);
+  };
+  return fmt::format("{} outputs of {} tokens and {} columns differ, from {} to {}", count,
+                     tokens.size(), columns.size(), at(first), at(last));
+}
+
+template <class T>
+void write_file(const std::string& path, const std::vector<T>& values) {
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(values.data()),
+             static_cast<std::streamsize>(values.size() * sizeof(T)));
+}
+
+// What a wrong result of a run that has just ended came from, for failures that are too rare to be
+// looked at when they come: whether the copy to the host was wrong or what it copied, and, where
+// BRAID_KEEP_WRONG names a directory, y, want and the workspace from the image of x on in files.
+std::string keep_wrong(const LinearProblem& problem, const std::vector<float>& y,
+                       const std::vector<float>& want) {
+  const std::string again = difference(problem.download_y(), y, problem.test.shape.out());
+  const char* const directory = std::getenv("BRAID_KEEP_WRONG");
+  if (directory != nullptr) {
+    const std::string path = fmt::format("{}/linear_{}", directory, getpid());
+    write_file(path + ".y", y);
+    write_file(path + ".want", want);
+    const kernels::LinearWorkspace w = problem.params().workspace;
+    const auto* const end =
+        reinterpret_cast<const uint8_t*>(w.u_octets + int64_t{w.max_tokens} * w.max_total_rank);
+    write_file(path + ".workspace", device_bytes(w.x_image, static_cast<size_t>(end - w.x_image)));
+  }
+  return again.empty() ? ", and copied once more the same" : ", and copied once more: " + again;
+}
+
 class Linear : public testing::TestWithParam<Case> {};
 
 TEST_P(Linear, MatchesReferenceWithEveryPlan) {
@@ -42,8 +97,14 @@ TEST_P(Linear, MatchesReferenceWithEveryPlan) {
   const std::vector<float> want =
       problem.run(plan_linear(problem.test.shape, problem.test.num_tokens));
   EXPECT_EQ(problem.why_wrong(want, true, GetParam().token_step), "");
-  for (const LinearPlan& plan : problem.plans())
-    EXPECT_EQ(problem.run(plan), want) << to_string(problem.test.shape, plan);
+  for (const LinearPlan& plan : problem.plans()) {
+    const std::vector<float> y = problem.run(plan);
+    const std::string why = difference(y, want, problem.test.shape.out());
+    if (!why.empty()) {
+      ADD_FAILURE() << to_string(problem.test.shape, plan) << ": " << why
+                    << keep_wrong(problem, y, want);
+    }
+  }
 }
 
 TEST_P(Linear, GivesTheSameBitsTwiceAndWithoutAdaptersInTheBatch) {
@@ -51,7 +112,8 @@ TEST_P(Linear, GivesTheSameBitsTwiceAndWithoutAdaptersInTheBatch) {
   LinearProblem problem(GetParam().linear, /*seed=*/2);
   const LinearPlan plan = plan_linear(problem.test.shape, problem.test.num_tokens);
   const std::vector<float> first = problem.run(plan), base = problem.run(plan, false);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(problem.run(plan), first);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_EQ(difference(problem.run(plan), first, problem.test.shape.out()), "");
   const auto out = static_cast<size_t>(problem.test.shape.out());
   for (size_t t = 0; t < problem.slots.size(); ++t) {
     if (problem.slots[t] != kNoAdapter) continue;
@@ -114,6 +176,48 @@ const Case kCases[] = {
     {"many_tokens_bf16",
      {.shape = one(kBf16, 320, 520), .num_tokens = 515, .ranks = {{16}, {8}, {72}}},
      5},
+    // Large batches: tiles of 128 tokens and pairs of 128 rows, neither filled.
+    {"large_qkv",
+     {.shape = qkv(kFp8Block128, 576, 576, 192),
+      .num_tokens = 257,
+      .ranks = {{8, 8, 8}, {16, 0, 16}, {3, 20, 64}}},
+     7},
+    {"large_base", {.shape = one(kFp8Block128, 2048, 456), .num_tokens = 300}, 11},
+    {"large_one_adapter",
+     {.shape = one(kFp8Block128, 4096, 328),
+      .num_tokens = 511,
+      .ranks = {{16}},
+      .base_share = 0.0f},
+     23},
+    {"large_eight_adapters",
+     {.shape = qkv(kFp8Block128, 1024, 448, 64),
+      .num_tokens = 640,
+      .ranks = {{8, 8, 8},
+                {16, 16, 16},
+                {24, 24, 24},
+                {64, 64, 64},
+                {0, 8, 0},
+                {0, 0, 0},
+                {256, 0, 8},
+                {8, 64, 24}}},
+     17},
+    {"large_float",
+     {.shape = one(kFp8Block128, 1040, 72),
+      .num_tokens = 1025,
+      .float_out = true,
+      .ranks = {{24}, {64}, {8}}},
+     13},
+    {"large_an_adapter_each",
+     {.shape = qkv(kFp8Block128, 512, 256, 64),
+      .num_tokens = 300,
+      .ranks = std::vector<std::vector<int32_t>>(290, {16, 8, 24}),
+      .base_share = 0.1f},
+     9},
+    {"large_waves",
+     {.shape = qkv(kFp8Block128, 2048, 4096, 512),
+      .num_tokens = 1025,
+      .ranks = {{16, 16, 16}, {64, 64, 64}}},
+     101},
     {"decode_qkv",
      {.shape = qkv(kFp8Block128, 2048, 4096, 512),
       .num_tokens = 16,
@@ -137,9 +241,11 @@ TEST(LinearLora, DeltaAloneIsWithinItsRounding) {
                            .ranks = {{16, 16, 16}, {64, 8, 32}, {256, 0, 8}},
                            .weight_size = 0.0f},
                           /*seed=*/4);
-    const std::vector<float> y = problem.run(plan_linear(problem.test.shape, 37));
-    EXPECT_EQ(problem.why_wrong(y), "");
-    EXPECT_LT(problem.error(y), 0x1p-9);
+    for (const LinearPlan& plan : problem.plans()) {
+      const std::vector<float> y = problem.run(plan);
+      EXPECT_EQ(problem.why_wrong(y), "") << to_string(problem.test.shape, plan);
+      EXPECT_LT(problem.error(y), 0x1p-9);
+    }
   }
 }
 
@@ -163,23 +269,44 @@ TEST(LinearExtremes, LargeTinyAndZeroRows) {
 // adapters change between replays.
 TEST(LinearGraph, RunsAgainWithOtherAdapters) {
   BRAID_NEEDS_CUDA();
-  LinearProblem problem({.shape = qkv(kFp8Block128, 1024, 512, 128),
-                         .num_tokens = 24,
-                         .ranks = {{16, 16, 16}, {64, 8, 32}, {8, 0, 8}}},
-                        6);
-  const LinearPlan plan = plan_linear(problem.test.shape, 24);
+  for (const int32_t num_tokens : {24, 300}) {
+    LinearProblem problem({.shape = qkv(kFp8Block128, 1024, 512, 128),
+                           .num_tokens = num_tokens,
+                           .ranks = {{16, 16, 16}, {64, 8, 32}, {8, 0, 8}}},
+                          6);
+    const LinearPlan plan = plan_linear(problem.test.shape, num_tokens);
+    problem.poison();
+    const Stream stream;
+    const Graph graph = Graph::capture(stream, [&] {
+      for (int i = 0; i < 8; ++i) launch_linear(problem.params(), plan, stream.get());
+    });
+    for (int step = 0; step < 4; ++step) {
+      for (size_t t = 0; t < problem.slots.size(); ++t)
+        problem.slots[t] = static_cast<int32_t>((t * static_cast<size_t>(step)) % 4) - 1;
+      problem.write_order();
+      graph.launch(stream);
+      stream.wait();
+      EXPECT_EQ(problem.why_wrong(problem.download_y(), true, num_tokens / 24), "")
+          << num_tokens << " tokens, step " << step;
+    }
+  }
+}
+
+// Large and small batches take turns on one workspace, in which the words of the one must not be
+// taken for those of the other.
+TEST(LinearGraph, PlansShareAWorkspace) {
+  BRAID_NEEDS_CUDA();
+  LinearProblem problem(
+      {.shape = one(kFp8Block128, 1024, 200), .num_tokens = 300, .ranks = {{16}, {8}}}, 7);
+  const std::vector<float> want = problem.run({.large_batch = true});
   problem.poison();
   const Stream stream;
-  const Graph graph = Graph::capture(stream, [&] {
-    for (int i = 0; i < 8; ++i) launch_linear(problem.params(), plan, stream.get());
-  });
-  for (int step = 0; step < 4; ++step) {
-    for (size_t t = 0; t < problem.slots.size(); ++t)
-      problem.slots[t] = static_cast<int32_t>((t * static_cast<size_t>(step)) % 4) - 1;
-    problem.write_order();
-    graph.launch(stream);
-    stream.wait();
-    EXPECT_EQ(problem.why_wrong(problem.download_y()), "") << step;
+  for (int i = 0; i < 3; ++i) {
+    for (const LinearPlan& plan : problem.plans()) {
+      launch_linear(problem.params(), plan, stream.get());
+      stream.wait();
+      EXPECT_EQ(problem.download_y(), want) << to_string(problem.test.shape, plan);
+    }
   }
 }
 
@@ -223,7 +350,21 @@ TEST(LinearLaunch, SaysWhatItCannotRun) {
   EXPECT_EQ(why_unsupported(good, {.tile_tokens = 24}), "tile_tokens = 24, need 8, 16, 32 or 64");
   EXPECT_EQ(why_unsupported(good, {.tile_tokens = 64}),
             "num_tokens = 4 and shape.in = 576, need at most workspace's 0 and 0");
+  EXPECT_EQ(why_unsupported(good, {.large_batch = true}),
+            "num_tokens = 4 and shape.in = 576, need at most workspace's 0 and 0");
+  LinearBf16Params bf16 = good;
+  bf16.shape.format = kBf16;
+  EXPECT_EQ(why_unsupported(bf16, {.large_batch = true}),
+            "large_batch is set, need FP8 weights, not bf16");
   EXPECT_THROW(launch_linear(good, {.tile_tokens = 24}, nullptr), InternalError);
+}
+
+TEST(LinearPlans, LargeBatchesAreOfFp8) {
+  const LinearShape fp8 = one(kFp8Block128, 2048, 2048), bf16 = one(kBf16, 2048, 128);
+  EXPECT_FALSE(plan_linear(fp8, 256).large_batch);
+  EXPECT_TRUE(plan_linear(fp8, 257).large_batch);
+  EXPECT_FALSE(plan_linear(bf16, 8192).large_batch);
+  EXPECT_EQ(to_string(fp8, plan_linear(fp8, 257)), "large batch, 8 parts");
 }
 
 }  // namespace

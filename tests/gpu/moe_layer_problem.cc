@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 
 #include "base/ids.h"
@@ -302,6 +303,15 @@ std::string LayerProblem::compare(bool with_lora, std::vector<float>& want_y) co
       read(router.workspace.h_image,
            index(router.workspace.max_rows, kernels::image_row_bytes(z.weight_format, width), 0));
   const auto num_tiles = read(router.workspace.counts, 1)[0].num_tiles;
+  // Counts and what lies behind them up to the tiles are zero for the next layer.
+  const auto* const counts = reinterpret_cast<const uint8_t*>(router.workspace.counts);
+  const auto kept =
+      read(counts,
+           static_cast<size_t>(reinterpret_cast<const uint8_t*>(router.workspace.tiles) - counts));
+  for (size_t i = offsetof(kernels::MoeCounts, num_shrink_items); i < kept.size(); ++i) {
+    if (kept[i] != 0)
+      return fmt::format("byte {} of the workspace is {} after a layer", i, kept[i]);
+  }
   const auto tiles = read(router.workspace.tiles, static_cast<size_t>(num_tiles));
   const auto topk_ids = topk_ids_.download<int32_t>(index(tokens, z.top_k, 0));
   const std::vector<Bf16> y = download_y();

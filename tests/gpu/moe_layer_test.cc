@@ -38,6 +38,13 @@ constexpr MoeSizes kManyExperts = {.hidden_size = 128,
                                    .num_shared_experts = 1,
                                    .top_k = 16};
 
+// Several stages and tiles an expert, of which many are not hit.
+constexpr MoeSizes kManyDeep = {.hidden_size = 512,
+                                .moe_intermediate_size = 256,
+                                .num_experts = 96,
+                                .num_shared_experts = 0,
+                                .top_k = 4};
+
 constexpr MoeSizes kSparse = {.hidden_size = 128,
                               .moe_intermediate_size = 128,
                               .num_experts = 300,
@@ -138,6 +145,27 @@ const Case kCases[] = {
     {"T4_qwen35", {.num_tokens = 4, .sizes = kQwen35}},
     {"T8_many_experts", {.num_tokens = 8, .sizes = kManyExperts, .ranks = {8, 16}}},
     {"T300_many_experts_prefill", {.num_tokens = 300, .sizes = kManyExperts}},
+    // Some of the guessed experts are hit and some are not.
+    {"T20_many_experts_mixed",
+     {.num_tokens = 20,
+      .sizes = kManyExperts,
+      .ranks = {16, 40, 8},
+      .layouts = {kPerExpert, kOneA, kSharedOuter}}},
+    {"T30_deep_experts_mixed",
+     {.num_tokens = 30,
+      .sizes = kManyDeep,
+      .ranks = {16, 40, 8, 16},
+      .layouts = {kPerExpert, kPerExpert, kOneA, kSharedOuter}}},
+    {"T30_deep_experts_one_adapter",
+     {.num_tokens = 30, .sizes = kManyDeep, .ranks = {16}, .base_share = 0}},
+    // None is guessed.
+    {"T7_deep_experts_mixed",
+     {.num_tokens = 7,
+      .sizes = kManyDeep,
+      .ranks = {16, 40, 8},
+      .layouts = {kPerExpert, kOneA, kSharedOuter}}},
+    {"T10_deep_experts_one_adapter",
+     {.num_tokens = 10, .sizes = kManyDeep, .ranks = {64}, .base_share = 0}},
     {"T90_many_experts", {.num_tokens = 90, .sizes = kManyExperts, .ranks = {8, 16}}},
     {"T24_qwen35_5_adapters",
      {.num_tokens = 24,
@@ -319,6 +347,45 @@ TEST(MoeLargeBatch, ReplaysWithChangingRoutingEqualEager) {
   expect_replays_equal_eager(problem, 100);
 }
 
+// Batches of all sizes one after the other, as an engine runs them: what one leaves in the
+// workspace the next must not see. A token's bits do not depend on the batch.
+TEST(MoeLayerWorkspace, ServesBatchesOfAllSizes) {
+  BRAID_NEEDS_CUDA();
+  for (const WeightFormat format :
+       {WeightFormat::kFp8Block128, WeightFormat::kBf16, WeightFormat::kNvfp4}) {
+    MoeSizes sizes = kManyDeep;
+    sizes.weight_format = format;
+    LayerProblem problem({.num_tokens = 700,
+                          .sizes = sizes,
+                          .ranks = {16, 40, 8, 16},
+                          .layouts = {kPerExpert, kPerExpert, kOneA, kSharedOuter}},
+                         13);
+    const Stream stream;
+    std::vector<Bf16> want[2];
+    problem.run();
+    want[1] = problem.download_y();
+    problem.run(/*with_lora=*/false);
+    want[0] = problem.download_y();
+    int launches = 0;
+    for (const int32_t tokens : {3, 700, 40, 1, 257, 7, 200, 8, 5, 96, 4, 300, 16, 30, 2, 64}) {
+      const bool with_lora = launches++ % 4 != 3;
+      kernels::MoeLayerParams p = problem.device_params(with_lora);
+      p.num_tokens = tokens;
+      const auto plan = kernels::plan_moe_layer(sizes, tokens, with_lora, device_facts().num_sms);
+      // Twice without a wait, so that kernels of neighbouring layers overlap.
+      for (int i = 0; i < 2; ++i) kernels::launch_moe_layer(p, plan, stream.get());
+      stream.wait();
+      std::vector<Bf16> got = problem.download_y();
+      const auto count = static_cast<size_t>(tokens) * static_cast<size_t>(sizes.hidden_size);
+      got.resize(count);
+      const std::vector<Bf16>& all = want[with_lora ? 1 : 0];
+      ASSERT_EQ(got, std::vector<Bf16>(all.begin(), all.begin() + static_cast<int64_t>(count)))
+          << name(format) << ", " << tokens << " tokens " << (with_lora ? "with" : "without")
+          << " adapters";
+    }
+  }
+}
+
 // Every token of the batch, not some: tiles are cut by what else is there.
 TEST(MoeLargeBatch, HasTheBitsOfTheKernelsOfSmallerOnes) {
   BRAID_NEEDS_CUDA();
@@ -365,7 +432,7 @@ TEST(MoePlanText, FormatsWithoutKernelsOfTheirOwnForAFewTokensOrManyTakeTheOther
   EXPECT_EQ(plan(WeightFormat::kBf16, 64, false), "tile 32, 33 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(WeightFormat::kBf16, 8192, false), "tile 64, 0 experts guessed, 3 prefetched");
   // More CTAs share an SM.
-  EXPECT_EQ(plan(WeightFormat::kNvfp4, 64, true), "tile 16, 49 experts guessed, 0 prefetched");
+  EXPECT_EQ(plan(WeightFormat::kNvfp4, 64, true), "tile 8, 0 experts guessed, 0 prefetched");
   EXPECT_EQ(plan(WeightFormat::kNvfp4, 256, false), "tile 16, 64 experts guessed, 13 prefetched");
   EXPECT_EQ(plan(WeightFormat::kNvfp4, 512, true), "tile 32, 0 experts guessed, 13 prefetched");
 }

@@ -13,6 +13,7 @@
 #include "cpu/thread_pool.h"
 #include "ops/ops.h"
 #include "tests/kernels/random_weights.h"
+#include "tests/kernels/rounded.h"
 #include "tests/kernels/targets.h"
 #include "tests/support/close.h"
 
@@ -134,6 +135,36 @@ TEST(Attention, IsTheWeightedMeanToWithinRounding) {
   }
 }
 
+// A row of up to 128 keys has one maximum, in the plain loops as in a tile.
+TEST(Attention, RoundsAsAGpu) {
+  cpu::ThreadPool pool(2);
+  for (const AttentionShape& shape : {AttentionShape{9, 3, 64, 16}, AttentionShape{4, 4, 20, 8},
+                                      AttentionShape{2, 1, 3, 1}, AttentionShape{2, 2, 16, 48}}) {
+    SCOPED_TRACE(shape.head_dim);
+    const AttentionProblem problem(shape, {{1, 1}, {7, 40}, {33, 33}, {2, 96}}, 6);
+    const std::vector<float> want =
+        problem.run({.backend = ops::Backend::kReference, .rounding = Rounding::kBf16});
+    for_each_target([&] {
+      EXPECT_EQ(why_not_rounded_alike(problem.run({.pool = &pool, .rounding = Rounding::kBf16}),
+                                      want, 0.01),
+                "");
+    });
+  }
+}
+
+// Of more keys weights may be rounded against other maxima.
+TEST(Attention, RoundsLongContextsToo) {
+  cpu::ThreadPool pool(2);
+  const AttentionProblem problem({6, 2, 64, 16}, {{1, 300}, {5, 777}}, 7);
+  const std::vector<float> want =
+      problem.run({.backend = ops::Backend::kReference, .rounding = Rounding::kBf16});
+  for_each_target([&] {
+    EXPECT_EQ(
+        why_not_rounded_alike(problem.run({.pool = &pool, .rounding = Rounding::kBf16}), want, 0.5),
+        "");
+  });
+}
+
 TEST(Attention, RunsNothingForNoSequences) {
   cpu::ThreadPool pool(2);
   EXPECT_TRUE(AttentionProblem({4, 2, 16, 16}, {}, 2).run({.pool = &pool}).empty());
@@ -145,29 +176,30 @@ TEST(Attention, HasTheSameBitsInAnyChunking) {
   constexpr int32_t kLength = 75;
   const AttentionProblem problem({6, 2, 40, 16}, {{kLength, kLength}, {3, 9}}, 3);
   for_each_target([&] {
-    const std::vector<float> whole = problem.run({.pool = &three});
-    EXPECT_EQ(whole, problem.run({.pool = &one}));
-    for (const int32_t at_once : {1, 2, 7, 16, 33}) {
-      for (int32_t begin = 0; begin < kLength; begin += at_once) {
-        const int32_t count = std::min(at_once, kLength - begin);
-        std::vector<float> out(static_cast<size_t>(count * problem.width()), kNan);
-        kernels::AttentionParams p = problem.params(out.data());
-        const int32_t indptr[] = {0, count}, context_len = begin + count;
-        p.q += begin * p.q_stride;
-        p.query_indptr = indptr;
-        p.context_len = &context_len;
-        p.num_sequences = 1;
-        ops::attention({.pool = &three}, p);
-        ASSERT_EQ(std::memcmp(out.data(), whole.data() + begin * problem.width(),
-                              out.size() * sizeof(float)),
-                  0)
-            << "queries from " << begin << ", " << at_once << " at once";
+    for (const Rounding rounding : {Rounding::kNone, Rounding::kBf16}) {
+      const ops::Context context = {.pool = &three, .rounding = rounding};
+      const std::vector<float> whole = problem.run(context);
+      EXPECT_EQ(whole, problem.run({.pool = &one, .rounding = rounding}));
+      for (const int32_t at_once : {1, 2, 7, 16, 33}) {
+        for (int32_t begin = 0; begin < kLength; begin += at_once) {
+          const int32_t count = std::min(at_once, kLength - begin);
+          std::vector<float> out(static_cast<size_t>(count * problem.width()), kNan);
+          kernels::AttentionParams p = problem.params(out.data());
+          const int32_t indptr[] = {0, count}, context_len = begin + count;
+          p.q += begin * p.q_stride;
+          p.query_indptr = indptr;
+          p.context_len = &context_len;
+          p.num_sequences = 1;
+          ops::attention(context, p);
+          ASSERT_EQ(std::memcmp(out.data(), whole.data() + begin * problem.width(),
+                                out.size() * sizeof(float)),
+                    0)
+              << "queries from " << begin << ", " << at_once << " at once";
+        }
       }
     }
   });
 }
-
-constexpr float kUntouched = 12345.0f;  // in slots of nobody
 
 struct RopeRun {
   std::vector<float> q, k, k_cache, v_cache;
@@ -236,6 +268,23 @@ TEST(RopeKvWrite, TurnsHeadsAndWritesTheCache) {
         EXPECT_EQ(got.k_cache[i], kUntouched) << i;
       }
     }
+
+    const RopeRun rounded =
+        run_rope({.pool = &pool, .rounding = Rounding::kBf16}, head_dim, rotary_dim, norms);
+    const RopeRun want_rounded =
+        run_rope({.backend = ops::Backend::kReference, .rounding = Rounding::kBf16}, head_dim,
+                 rotary_dim, norms);
+    const auto of_heads = [](const RopeRun& run) {
+      std::vector<float> keys;
+      for (const float x : run.k_cache) {
+        if (x != kUntouched) keys.push_back(x);
+      }
+      return keys;
+    };
+    EXPECT_EQ(why_not_rounded_alike(of_heads(rounded), of_heads(want_rounded), 0.01), "");
+    EXPECT_EQ(rounded.v_cache, want_rounded.v_cache);
+    EXPECT_LE(relative_l2(rounded.q, want_rounded.q), 1e-3);
+    EXPECT_GT(relative_l2(rounded.q, want.q), 1e-3);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "cpu/thread_pool.h"
 #include "ops/ops.h"
 #include "tests/kernels/random_weights.h"
+#include "tests/kernels/rounded.h"
 #include "tests/kernels/targets.h"
 #include "tests/support/close.h"
 
@@ -21,6 +22,8 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr ops::Context kReference = {.backend = ops::Backend::kReference};
+constexpr ops::Context kRoundedReference = {.backend = ops::Backend::kReference,
+                                            .rounding = Rounding::kBf16};
 
 class RmsNorm : public testing::TestWithParam<int32_t> {};
 
@@ -54,6 +57,12 @@ TEST_P(RmsNorm, AddsTheDeltaAndNorms) {
         EXPECT_EQ(got_residual, want_residual);  // one float sum: the same bits
         EXPECT_EQ(why_not_close(got, want, tolerance), "");
       });
+      const auto [rounded_residual, rounded] = run(kRoundedReference);
+      for_each_target([&] {
+        const auto [got_residual, got] = run({.pool = &pool, .rounding = Rounding::kBf16});
+        EXPECT_EQ(got_residual, rounded_residual);
+        EXPECT_EQ(why_not_rounded_alike(got, rounded, 0.01), "");
+      });
     }
   }
 }
@@ -84,6 +93,26 @@ TEST(SiluMul, HoldsOverTheWholeRangeOfFloats) {
                         std::abs(double{gate[i]} * double{up[i]}) * std::exp(-88.0));
   }
   for_each_target([&] { EXPECT_EQ(why_not_close(run({.pool = &pool}), want, tolerance), ""); });
+}
+
+TEST(SiluMul, RoundsAsAGpu) {
+  cpu::ThreadPool pool(2);
+  std::mt19937 random(5);
+  const std::vector<float> gate = random_floats(random, 9001, 3.0f),
+                           up = random_floats(random, 9001);
+  const auto run = [&](const ops::Context& context) {
+    std::vector<float> z(gate.size(), kNan);
+    ops::silu_mul(context, {.gate = gate.data(),
+                            .up = up.data(),
+                            .z = z.data(),
+                            .num_elements = static_cast<int64_t>(z.size())});
+    return z;
+  };
+  const std::vector<float> want = run(kRoundedReference);
+  for_each_target([&] {
+    EXPECT_EQ(why_not_rounded_alike(run({.pool = &pool, .rounding = Rounding::kBf16}), want, 0.001),
+              "");
+  });
 }
 
 TEST(Embedding, PicksRowsAndAddsAdapters) {
@@ -129,6 +158,11 @@ TEST(Embedding, PicksRowsAndAddsAdapters) {
     EXPECT_EQ(why_not_close(run({.pool = &pool}, true), want,
                             std::vector<double>(want.size(), fp32_gamma(24) * 40)),
               "");
+    for (const bool with_lora : {false, true}) {
+      EXPECT_EQ(why_not_rounded_alike(run({.pool = &pool, .rounding = Rounding::kBf16}, with_lora),
+                                      run(kRoundedReference, with_lora), 0.001),
+                "");
+    }
   }
 }
 

@@ -78,24 +78,27 @@ TEST_P(LinearFormat, HasTheSameBitsInAnyBatchOnAnyThreads) {
   const int32_t rows = 75, cols = 576, num_tokens = 37;
   const LinearProblem problem({GetParam(), num_tokens, rows, cols, {4, 16, 9}}, 3);
   for_each_target([&] {
-    const std::vector<float> batch = problem.dense(problem.run({.pool = &three}));
-    EXPECT_EQ(batch, problem.dense(problem.run({.pool = &one})));
-    std::vector<float> y(static_cast<size_t>(num_tokens * problem.y_stride()));
-    for (const int32_t at_once : {1, 2, 4, 6, 7, 16}) {
-      kernels::LinearParams p = problem.params(y);
-      for (int32_t t = 0; t < num_tokens; t += at_once) {
-        kernels::LinearParams part = p;
-        part.x += t * p.x_stride;
-        part.y += t * p.y_stride;
-        part.adapter_slot_of_token += t;
-        part.num_tokens = std::min(at_once, num_tokens - t);
-        ops::linear({.pool = &three}, std::span(&part, 1));
-      }
-      for (int32_t t = 0; t < num_tokens; ++t) {
-        ASSERT_EQ(std::memcmp(y.data() + t * problem.y_stride(), batch.data() + t * rows,
-                              sizeof(float) * rows),
-                  0)
-            << "token " << t << ", " << at_once << " at once";
+    for (const Rounding rounding : {Rounding::kNone, Rounding::kBf16}) {
+      const ops::Context context = {.pool = &three, .rounding = rounding};
+      const std::vector<float> batch = problem.dense(problem.run(context));
+      EXPECT_EQ(batch, problem.dense(problem.run({.pool = &one, .rounding = rounding})));
+      std::vector<float> y(static_cast<size_t>(num_tokens * problem.y_stride()));
+      for (const int32_t at_once : {1, 2, 4, 6, 7, 16}) {
+        kernels::LinearParams p = problem.params(y);
+        for (int32_t t = 0; t < num_tokens; t += at_once) {
+          kernels::LinearParams part = p;
+          part.x += t * p.x_stride;
+          part.y += t * p.y_stride;
+          part.adapter_slot_of_token += t;
+          part.num_tokens = std::min(at_once, num_tokens - t);
+          ops::linear(context, std::span(&part, 1));
+        }
+        for (int32_t t = 0; t < num_tokens; ++t) {
+          ASSERT_EQ(std::memcmp(y.data() + t * problem.y_stride(), batch.data() + t * rows,
+                                sizeof(float) * rows),
+                    0)
+              << "token " << t << ", " << at_once << " at once";
+        }
       }
     }
   });

@@ -70,13 +70,16 @@ TEST_P(Moe, HasTheSameBitsInAnyBatchOnAnyThreads) {
   cpu::ThreadPool one(1), three(3);
   const MoeProblem problem({GetParam(), 29, 3, 6, 96, 48, {2, 16, 5}}, 4);
   for_each_target([&] {
-    const std::vector<float> batch = problem.run({.pool = &three});
-    EXPECT_EQ(batch, problem.run({.pool = &one}));
-    for (const int32_t at_once : {1, 2, 5, 8, 16}) {
-      for (int32_t t = 0; t < 29; t += at_once) {
-        const std::vector<float> part = problem.run({.pool = &three}, t, std::min(29, t + at_once));
-        ASSERT_EQ(std::memcmp(part.data(), batch.data() + t * 96, part.size() * sizeof(float)), 0)
-            << "tokens from " << t << ", " << at_once << " at once";
+    for (const Rounding rounding : {Rounding::kNone, Rounding::kBf16}) {
+      const ops::Context context = {.pool = &three, .rounding = rounding};
+      const std::vector<float> batch = problem.run(context);
+      EXPECT_EQ(batch, problem.run({.pool = &one, .rounding = rounding}));
+      for (const int32_t at_once : {1, 2, 5, 8, 16}) {
+        for (int32_t t = 0; t < 29; t += at_once) {
+          const std::vector<float> part = problem.run(context, t, std::min(29, t + at_once));
+          ASSERT_EQ(std::memcmp(part.data(), batch.data() + t * 96, part.size() * sizeof(float)), 0)
+              << "tokens from " << t << ", " << at_once << " at once";
+        }
       }
     }
   });

@@ -23,6 +23,42 @@ WeightMatrix f32(const std::vector<float>& data, int32_t rows, int32_t cols) {
   return {.format = WeightFormat::kF32, .rows = rows, .cols = cols, .data = data.data()};
 }
 
+// Scales are powers of two, so that it can be followed: 448 and 1.05 are 448 and 1 in e4m3, their
+// sum 449 lies between 448 and 450 in BF16. The adapter reads what was not rounded: 449.05 times
+// 2^-8 is 1.75410, in BF16 1.7578125.
+TEST(Reference, RoundsAsAGpu) {
+  const float x[] = {448.0f, 1.05f}, scale[] = {1.0f};
+  const uint8_t w[] = {0x38, 0x38};  // ones
+  const Bf16 a[] = {to_bf16(1.0f), to_bf16(1.0f)}, b_t[] = {to_bf16(1.0f)};
+  const LoraPair lora = {.a = a, .b_t = b_t, .rank = 1, .scaling = 0x1p-8f};
+  const int32_t slot = 0;
+  float y = 0;
+  kernels::LinearParams p = {.x = x,
+                             .x_stride = 2,
+                             .w = {.format = WeightFormat::kFp8Block128,
+                                   .rows = 1,
+                                   .cols = 2,
+                                   .data = w,
+                                   .block_scale = scale},
+                             .y = &y,
+                             .y_stride = 1,
+                             .num_tokens = 1,
+                             .y_is_logits = true};
+  reference::linear(p, Rounding::kBf16);
+  EXPECT_EQ(y, 449.0f);
+  p.lora_of_slot = &lora;
+  p.adapter_slot_of_token = &slot;
+  p.num_slots = 1;
+  reference::linear(p, Rounding::kBf16);
+  EXPECT_EQ(y, 449.0f + 1.7578125f);
+  p.y_is_logits = false;
+  reference::linear(p, Rounding::kBf16);
+  EXPECT_EQ(y, 450.0f);
+  p.lora_of_slot = nullptr;
+  reference::linear(p, Rounding::kBf16);
+  EXPECT_EQ(y, 448.0f);
+}
+
 TEST(LinearReference, AddsTheDeltaOfTheTokensAdapter) {
   const std::vector<float> w = {1, 2, 3, 4, 5, 6}, x = {1, 10, 2, 20};  // w [3, 2], x [2, 2]
   const std::vector<Bf16> a = bf16({1, -1}), b_t = bf16({1, 0, 2});     // rank 1

@@ -19,6 +19,7 @@ struct Case {
   const char* name;
   ModelConfig (*config)();
   WeightFormat format;
+  Rounding rounding = Rounding::kNone;
 };
 
 class Invariance : public testing::TestWithParam<Case> {
@@ -40,9 +41,13 @@ class Invariance : public testing::TestWithParam<Case> {
 
   using Logits = std::vector<std::vector<float>>;
 
+  StepRunner runner(int32_t num_threads, int32_t kv_block_size = 4) const {
+    return {*model_, num_threads, ops::Backend::kCpu, kv_block_size, GetParam().rounding};
+  }
+
   // Each sequence by itself, whole, on one thread.
   Logits alone(int32_t kv_block_size = 4) const {
-    StepRunner runner(*model_, 1, ops::Backend::kCpu, kv_block_size);
+    StepRunner runner = this->runner(1, kv_block_size);
     Logits out;
     for (const Sequence& sequence : sequences_) {
       out.push_back(runner.run({sequence}, all_at_once({sequence}), &slots_).front());
@@ -72,8 +77,9 @@ class Invariance : public testing::TestWithParam<Case> {
 TEST_P(Invariance, AloneEqualsMixedBatch) {
   const Logits want = alone();
   for (const int32_t num_threads : {1, 3}) {
-    StepRunner runner(*model_, num_threads);
-    EXPECT_EQ(first_difference(runner.run(sequences_, all_at_once(sequences_), &slots_), want), "")
+    EXPECT_EQ(first_difference(
+                  runner(num_threads).run(sequences_, all_at_once(sequences_), &slots_), want),
+              "")
         << num_threads << " threads";
   }
 }
@@ -82,8 +88,8 @@ TEST_P(Invariance, ChunkedEqualsWhole) {
   for (const int32_t kv_block_size : {4, 16}) {
     const Logits want = alone(kv_block_size);
     for (const int32_t chunk : {1, 3, 8}) {
-      StepRunner runner(*model_, 2, ops::Backend::kCpu, kv_block_size);
-      const Logits got = runner.run(sequences_, chunked(sequences_, chunk), &slots_);
+      const Logits got =
+          runner(2, kv_block_size).run(sequences_, chunked(sequences_, chunk), &slots_);
       EXPECT_EQ(first_difference(got, want), "")
           << "chunks of " << chunk << ", KV blocks of " << kv_block_size;
     }
@@ -92,7 +98,7 @@ TEST_P(Invariance, ChunkedEqualsWhole) {
 
 TEST_P(Invariance, BaseTokensIgnoreLoadedAdapters) {
   for (Sequence& sequence : sequences_) sequence.adapter_slot = kNoAdapter;
-  StepRunner runner(*model_, 2);
+  StepRunner runner = this->runner(2);
   const Schedule schedule = chunked(sequences_, 6);
   EXPECT_EQ(first_difference(runner.run(sequences_, schedule, &slots_),
                              runner.run(sequences_, schedule, nullptr)),
@@ -101,7 +107,7 @@ TEST_P(Invariance, BaseTokensIgnoreLoadedAdapters) {
 
 TEST_P(Invariance, WantedRowsAreThoseOfAllRows) {
   const auto vocab = static_cast<int64_t>(config_.vocab_size);
-  StepRunner runner(*model_, 2);
+  StepRunner runner = this->runner(2);
   Logits want = runner.run(sequences_, all_at_once(sequences_), &slots_);
   for (std::vector<float>& logits : want) logits.assign(logits.end() - vocab, logits.end());
   runner.ask_for_last_rows(true);
@@ -111,10 +117,13 @@ TEST_P(Invariance, WantedRowsAreThoseOfAllRows) {
 
 INSTANTIATE_TEST_SUITE_P(
     Formats, Invariance,
-    testing::Values(Case{"mixtral_bf16", tiny_mixtral, WeightFormat::kBf16},
-                    Case{"mixtral_fp8", tiny_mixtral, WeightFormat::kFp8Block128},
-                    Case{"qwen3_fp8", tiny_qwen3_moe, WeightFormat::kFp8Block128},
-                    Case{"qwen3_nvfp4", tiny_qwen3_moe, WeightFormat::kNvfp4}),
+    testing::Values(
+        Case{"mixtral_bf16", tiny_mixtral, WeightFormat::kBf16},
+        Case{"mixtral_fp8", tiny_mixtral, WeightFormat::kFp8Block128},
+        Case{"qwen3_fp8", tiny_qwen3_moe, WeightFormat::kFp8Block128},
+        Case{"qwen3_nvfp4", tiny_qwen3_moe, WeightFormat::kNvfp4},
+        Case{"mixtral_fp8_rounded", tiny_mixtral, WeightFormat::kFp8Block128, Rounding::kBf16},
+        Case{"qwen3_bf16_rounded", tiny_qwen3_moe, WeightFormat::kBf16, Rounding::kBf16}),
     [](const auto& tested) { return std::string(tested.param.name); });
 
 }  // namespace

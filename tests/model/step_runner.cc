@@ -135,10 +135,10 @@ std::vector<std::vector<float>> run_steps(const std::vector<Sequence>& sequences
 }
 
 StepRunner::StepRunner(Model& model, int32_t num_threads, ops::Backend backend,
-                       int32_t kv_block_size)
+                       int32_t kv_block_size, Rounding rounding)
     : model_(model),
       pool_(num_threads),
-      context_{.backend = backend, .pool = &pool_},
+      context_{.backend = backend, .pool = &pool_, .rounding = rounding},
       options_{.kv_block_size = kv_block_size} {}
 
 std::vector<std::vector<float>> StepRunner::run(const std::vector<Sequence>& sequences,

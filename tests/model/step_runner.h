@@ -64,7 +64,7 @@ std::vector<std::vector<float>> run_steps(const std::vector<Sequence>& sequences
 class StepRunner {
  public:
   StepRunner(Model& model, int32_t num_threads, ops::Backend backend = ops::Backend::kCpu,
-             int32_t kv_block_size = 4);
+             int32_t kv_block_size = 4, Rounding rounding = Rounding::kNone);
 
   // Logits of every row, or of the last row of each chunk alone.
   void ask_for_last_rows(bool only_last) { options_.only_last_rows = only_last; }

@@ -50,27 +50,19 @@ constexpr int32_t num_splits(int32_t context_len) {
 
 inline constexpr int32_t kMaxAttentionSequences = 1024;
 
-struct AttentionCounts {
-  int32_t next_unit;  // units that CTAs have taken beyond their first
-  int32_t finished;   // CTAs that take no more
-};
-
-// Device memory of decode attention, shared by all layers. Filled by attention_workspace(). Zeroed
-// once before its first use.
+// Device memory of decode attention for partial sums, shared by all layers. Filled by
+// attention_workspace(). Zeroed once before its first use.
 struct AttentionWorkspace {
-  AttentionCounts* counts = nullptr;  // zero between launches
-  int32_t* splits_done = nullptr;     // [S, num_kv_heads], zero between launches
-  float* max_and_sum = nullptr;       // [S, num_kv_heads, kMaxSplits, group, 2]
-  float* partial_out = nullptr;       // [S, num_kv_heads, kMaxSplits, group, D]
+  float* max_and_sum = nullptr;  // [S, num_kv_heads, kMaxSplits, group, 2], zero between launches
+  float* partial_out = nullptr;  // [S, num_kv_heads, kMaxSplits, group, D], zero between launches
   int32_t max_sequences = 0;
   int32_t num_heads = 0;  // that it was made for
   int32_t head_dim = 0;
 };
 
 // Bytes and layout for up to max_sequences sequences. `base` is 256-byte aligned; null only counts.
-AttentionWorkspace attention_workspace(int32_t max_sequences, int32_t num_heads,
-                                       int32_t num_kv_heads, int32_t head_dim, void* base,
-                                       size_t* bytes);
+AttentionWorkspace attention_workspace(int32_t max_sequences, int32_t num_heads, int32_t head_dim,
+                                       void* base, size_t* bytes);
 
 // Causal attention of each query token over the paged cache of its sequence, grouped heads:
 //
@@ -81,8 +73,8 @@ AttentionWorkspace attention_workspace(int32_t max_sequences, int32_t num_heads,
 // was cut into chunks or what else is in the batch; decode and prefill are two kernels that sum in
 // different orders.
 //
-// Batches of both: one call of each, on slices of query_indptr, context_len and block_table. Tokens
-// of no sequence of a call are neither read nor written.
+// Batches of both: one call of each, or launch_attention_mixed, on slices of query_indptr,
+// context_len and block_table. Tokens of no sequence of a call are neither read nor written.
 struct AttentionBf16Params {
   const Bf16* q = nullptr;  // [T, num_heads, D], rows q_stride apart
   int64_t q_stride = 0;     // elements, multiple of 8
@@ -120,7 +112,24 @@ void launch_rope_kv_write(const RopeKvWriteBf16Params& p, CudaStream stream);
 void launch_attention_decode(const AttentionBf16Params& p, const AttentionWorkspace& workspace,
                              int32_t num_sms, CudaStream stream);
 
+// What launch_rope_kv_write and then launch_attention_decode do, with the same bits, in one launch,
+// but that q stays as it is. p.q is rope.qkv; tokens of no sequence are left alone. A sequence's
+// query stands at position context_len - 1: positions are not read. No sequence may read another's
+// newest key, as it may with has_new_keys. A token that keeps nothing (slot -1) sees its own key
+// all the same. What must not come from the previous kernel is what the two say.
+void launch_rope_attention_decode(const RopeKvWriteBf16Params& rope, const AttentionBf16Params& p,
+                                  const AttentionWorkspace& workspace, int32_t num_sms,
+                                  CudaStream stream);
+
 // Sequences of any number of queries, together at most max_tokens, which sizes the grid.
 void launch_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens, CudaStream stream);
+
+// launch_attention_prefill(prompts, max_tokens) and launch_rope_attention_decode(rope, replies) of
+// one batch, side by side where the prompts leave SMs free: tensor cores bind the one, memory the
+// other. Neither may read keys that the other writes. Same bits.
+void launch_attention_mixed(const AttentionBf16Params& prompts, int32_t max_tokens,
+                            const RopeKvWriteBf16Params& rope, const AttentionBf16Params& replies,
+                            const AttentionWorkspace& workspace, int32_t num_sms,
+                            CudaStream stream);
 
 }  // namespace braid::kernels

@@ -8,8 +8,9 @@
 namespace braid::kernels {
 
 template <int kHeadDim, KvFormat kFormat, int kHeadTiles>
-void launch_decode(const AttentionBf16Params& p, const AttentionWorkspace& workspace,
-                   int32_t num_sms, CudaStream stream) {
+void launch_decode(const AttentionBf16Params& p, const RopeKvWriteBf16Params& rope,
+                   const AttentionWorkspace& workspace, int32_t num_sms, bool beside_previous,
+                   CudaStream stream) {
   using Config = DecodeConfig<kHeadDim, kFormat, kHeadTiles>;
   static_assert(sizeof(DecodeShared<Config>) <= Config::kSharedBytes);
   constexpr const char* kName = "attention_decode";
@@ -24,21 +25,26 @@ void launch_decode(const AttentionBf16Params& p, const AttentionWorkspace& works
           .cta = dim3(Config::kThreads),
           .shared_bytes = sizeof(DecodeShared<Config>),
           .overlap_previous = !p.has_new_keys},
-         stream, p, workspace);
+         stream, p, rope, workspace, beside_previous);
 }
 
 // From the run-time sizes to the kernel made for them.
 template <int kHeadDim>
-void launch_decode_for_dim(const AttentionBf16Params& p, const AttentionWorkspace& workspace,
-                           int32_t num_sms, CudaStream stream) {
-  const bool two_tiles = p.num_heads / p.kv.num_kv_heads > 8;
+void launch_decode_for_dim(const AttentionBf16Params& p, const RopeKvWriteBf16Params& rope,
+                           const AttentionWorkspace& workspace, int32_t num_sms,
+                           bool beside_previous, CudaStream stream) {
+  const auto launch_format = [&]<KvFormat kFormat>() {
+    return p.num_heads / p.kv.num_kv_heads > 8
+               ? launch_decode<kHeadDim, kFormat, 2>(p, rope, workspace, num_sms, beside_previous,
+                                                     stream)
+               : launch_decode<kHeadDim, kFormat, 1>(p, rope, workspace, num_sms, beside_previous,
+                                                     stream);
+  };
   switch (p.kv.format) {
     case KvFormat::kBf16:
-      return two_tiles ? launch_decode<kHeadDim, KvFormat::kBf16, 2>(p, workspace, num_sms, stream)
-                       : launch_decode<kHeadDim, KvFormat::kBf16, 1>(p, workspace, num_sms, stream);
+      return launch_format.template operator()<KvFormat::kBf16>();
     case KvFormat::kE4m3:
-      return two_tiles ? launch_decode<kHeadDim, KvFormat::kE4m3, 2>(p, workspace, num_sms, stream)
-                       : launch_decode<kHeadDim, KvFormat::kE4m3, 1>(p, workspace, num_sms, stream);
+      return launch_format.template operator()<KvFormat::kE4m3>();
   }
 }
 

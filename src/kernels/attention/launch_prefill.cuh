@@ -43,8 +43,10 @@ inline int num_sms() {
   return sms;
 }
 
+// Returns the CTAs, which have an SM each.
 template <int kHeadDim>
-void launch_prefill_for_dim(const AttentionBf16Params& p, int32_t max_tokens, CudaStream stream) {
+int32_t launch_prefill_for_dim(const AttentionBf16Params& p, int32_t max_tokens,
+                               CudaStream stream) {
   using Alone = PrefillConfig<kHeadDim, false>;
   // Items at most: each sequence rounds its rows up by less than a tile.
   const int64_t rows = int64_t{max_tokens} * (p.num_heads / p.kv.num_kv_heads);
@@ -61,9 +63,14 @@ void launch_prefill_for_dim(const AttentionBf16Params& p, int32_t max_tokens, Cu
                         : Split::kMostCluster * items <= sms  ? Split::kMostCluster
                         : Split::kLeastCluster * items <= sms ? Split::kLeastCluster
                                                               : 1;
-    if (cluster > 1) return launch_prefill<Split>(p, static_cast<int>(items), cluster, stream);
+    if (cluster > 1) {
+      launch_prefill<Split>(p, static_cast<int>(items), cluster, stream);
+      return static_cast<int32_t>(items) * cluster;
+    }
   }
-  launch_prefill<Alone>(p, static_cast<int>(std::min<int64_t>(items, sms)), 1, stream);
+  const auto workers = static_cast<int32_t>(std::min<int64_t>(items, sms));
+  launch_prefill<Alone>(p, workers, 1, stream);
+  return workers;
 }
 
 }  // namespace braid::kernels

@@ -29,6 +29,8 @@ struct PagedKv {
   int32_t num_kv_heads = 0;
   int32_t block_size = 0;  // power of two, 16 or more
   int32_t head_dim = 0;    // 64, 96, 128 or 256
+
+  bool operator==(const PagedKv&) const = default;
 };
 
 std::string why_unsupported(const PagedKv& kv);

@@ -5,9 +5,12 @@
 
 namespace braid::kernels::internal {
 
-void enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens,
-                               CudaStream stream) {
-  if (p.kv.format == KvFormat::kE4m3) return enqueue_attention_prefill_e4m3(p, max_tokens, stream);
+int32_t enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens,
+                                  CudaStream stream) {
+  if (p.kv.format == KvFormat::kE4m3) {
+    enqueue_attention_prefill_e4m3(p, max_tokens, stream);
+    return 0;
+  }
   switch (p.kv.head_dim) {
     case 64:
       return launch_prefill_for_dim<64>(p, max_tokens, stream);
@@ -18,6 +21,7 @@ void enqueue_attention_prefill(const AttentionBf16Params& p, int32_t max_tokens,
     case 256:
       return launch_prefill_for_dim<256>(p, max_tokens, stream);
   }
+  return 0;
 }
 
 }  // namespace braid::kernels::internal

@@ -2,6 +2,7 @@
 
 #include "kernels/attention/enqueue.h"
 #include "kernels/attention/kv_elements.cuh"
+#include "kernels/attention/rope_head.cuh"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/common/launch.h"
 
@@ -9,11 +10,6 @@ namespace braid::kernels {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-
-// A head is 8 elements a lane, so that 8, 16 or 32 lanes (of 12, 4 idle) share one.
-constexpr int lanes_per_head(int head_dim) {
-  return head_dim <= 64 ? 8 : head_dim <= 128 ? 16 : 32;
-}
 
 // One token and as many of its heads (of q, k and v) as the CTA's warps hold at a time.
 template <KvFormat kFormat>
@@ -31,57 +27,26 @@ __global__ __launch_bounds__(kThreads) void rope_kv_write_kernel(
   const bool is_q = head < p.num_heads, is_v = head >= p.num_heads + kv_heads;
 
   // --- angles, once for all heads ---
-  __shared__ float2 turn[128];  // cosine and sine
+  __shared__ alignas(16) float2 turn[128];  // cosine and sine
   if (static_cast<int>(threadIdx.x) < half) {
-    // The angle is a float product in transformers, and so here: it is part of the definition.
-    const float angle = static_cast<float>(p.positions[token]) * p.inv_freq[threadIdx.x];
-    sincosf(angle, &turn[threadIdx.x].y, &turn[threadIdx.x].x);
+    turn[threadIdx.x] = rope_turn(p.positions[token], p.inv_freq[threadIdx.x]);
   }
   const int kv_slot = p.kv_slot_of_token[token];
   let_next_kernel_start();
   wait_for_previous_kernel();
   __syncthreads();
 
-  // --- load and norm ---
+  // --- load, norm, rotate ---
   Bf16* const at = p.qkv + token * p.qkv_stride + int64_t{head} * head_dim + 8 * lane_of_head;
-  float x[8] = {};
-  if (active) {
-    const uint4 eight = __ldcg(reinterpret_cast<const uint4*>(at));
-    const uint32_t two[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 f = bf16_pair(two[i]);
-      x[2 * i] = f.x, x[2 * i + 1] = f.y;
-    }
-  }
   const Bf16* const norm = is_q ? p.q_norm : is_v ? nullptr : p.k_norm;
-  float squares = 0;
-#pragma unroll
-  for (const float value : x) squares = fmaf(value, value, squares);
-  for (int step = 1; step < lanes; step *= 2) squares += __shfl_xor_sync(~0u, squares, step);
-  if (norm != nullptr && active) {
-    const float scale = rsqrtf(squares / static_cast<float>(head_dim) + p.rms_norm_eps);
-    const uint4 eight = __ldg(reinterpret_cast<const uint4*>(norm + 8 * lane_of_head));
-    const uint32_t two[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 w = bf16_pair(two[i]);
-      x[2 * i] *= scale * w.x, x[2 * i + 1] *= scale * w.y;
-    }
-  }
-
-  // --- rotate: element i < half with i + half, which another lane has ---
-  const int half_lanes = half / 8;
-  const bool first = lane_of_head < half_lanes;
-  const int partner =
-      lane - lane_of_head + (first ? lane_of_head + half_lanes : lane_of_head - half_lanes);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float other = __shfl_sync(~0u, x[i], partner & 31);
-    if (is_v || lane_of_head >= 2 * half_lanes) continue;
-    const float2 t = turn[8 * (first ? lane_of_head : lane_of_head - half_lanes) + i];
-    x[i] = first ? x[i] * t.x - other * t.y : x[i] * t.x + other * t.y;
-  }
+  const bool has_norm = norm != nullptr && active;
+  uint4 eight = make_uint4(0, 0, 0, 0), weight = eight;
+  if (active) eight = __ldcg(reinterpret_cast<const uint4*>(at));
+  if (has_norm) weight = __ldg(reinterpret_cast<const uint4*>(norm + 8 * lane_of_head));
+  float x[8];
+  unpack_8(eight, x);
+  norm_head(x, weight, has_norm, lanes, head_dim, p.rms_norm_eps);
+  rotate_head(x, turn, !is_v, half, lane, lane_of_head);
 
   // --- store ---
   if (!active) return;

@@ -44,6 +44,8 @@ __global__ __launch_bounds__(Config::kThreads, 1) void attention_prefill_kernel(
   if (warp >= kConsumerWarps) {
     give_registers<Config::kProducerRegisters>();
     wait_for_previous_kernel();
+    // Not before: decode attention, which this lets start, reads beside it without waiting.
+    let_next_kernel_start();
     PrefillProducer<Config> producer(a, shared, part, parts, lane);
     const typename PrefillProducer<Config>::Items items(a.params, blockIdx.x / parts,
                                                         gridDim.x / parts, lane);
@@ -51,7 +53,6 @@ __global__ __launch_bounds__(Config::kThreads, 1) void attention_prefill_kernel(
       producer.copy_keys(items);
     } else if (warp == kConsumerWarps + 1) {
       producer.copy_values(items);
-      let_next_kernel_start();
     } else {
       producer.copy_queries(items, warp - kConsumerWarps - 2);
     }

@@ -11,15 +11,6 @@ namespace braid::kernels {
 __device__ __forceinline__ void count_release(int32_t* counter, int32_t by = 1) {
   asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(counter), "r"(by) : "memory");
 }
-// The same with an answer, which nothing waits for until it is looked at: what was there before.
-__device__ __forceinline__ int32_t fetch_count_release(int32_t* counter) {
-  int32_t before;
-  asm volatile("atom.release.gpu.global.add.s32 %0, [%1], 1;"
-               : "=r"(before)
-               : "l"(counter)
-               : "memory");
-  return before;
-}
 __device__ __forceinline__ int32_t load_acquire(const int32_t* counter) {
   int32_t value;
   asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");

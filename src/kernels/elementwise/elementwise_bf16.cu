@@ -70,12 +70,13 @@ __global__ __launch_bounds__(kThreads) void embedding_kernel(
   let_next_kernel_start();
   wait_for_previous_kernel();
   const int token_id = __ldcg(p.token_ids + blockIdx.x), chunks = p.hidden_size / 8;
+  // Past L1: rows may have been written since this kernel began.
   const uint4* const row = chunks_of_row(p.table, token_id, p.hidden_size);
   uint4* const out = chunks_of_row(p.out, blockIdx.x, p.hidden_size);
   const int slot = p.adapters != nullptr ? p.adapter_slot_of_token[blockIdx.x] : kNoAdapter;
   const int rank = slot != kNoAdapter ? p.adapters[slot].rank : 0;
   if (rank == 0) {
-    for (int i = threadIdx.x; i < chunks; i += kThreads) out[i] = __ldg(row + i);
+    for (int i = threadIdx.x; i < chunks; i += kThreads) out[i] = __ldcg(row + i);
     return;
   }
 
@@ -96,7 +97,7 @@ __global__ __launch_bounds__(kThreads) void embedding_kernel(
 #pragma unroll
       for (int e = 0; e < 8; ++e) delta.x[e] = fmaf(scaled_a[r], b.x[e], delta.x[e]);
     }
-    Floats8 x = to_floats(__ldg(row + i));
+    Floats8 x = to_floats(__ldcg(row + i));
 #pragma unroll
     for (int e = 0; e < 8; ++e) x.x[e] += delta.x[e];
     out[i] = to_bf16(x);

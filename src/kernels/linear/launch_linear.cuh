@@ -29,7 +29,7 @@ void launch_linear_tile(const LinearBf16Params& p, const LinearPlan& plan, CudaS
   while (grid.warps_across_rows < rows_of_share(grid, 0)) grid.warps_across_rows *= 2;
   // Sums of many tokens take the ring's place; not those to which a CTA adds part by part.
   constexpr int kAllBytes = Config::kSharedBytes - static_cast<int>(sizeof(LinearShared<Config>));
-  static_assert(kAllBytes >= Config::shrink_sum_bytes(Config::kMostParts, 1));
+  static_assert(kAllBytes >= Config::kShrinkSumBytes);
   grid.sums_in_ring = kTokens >= kQuantizedApartTokens && grid.cluster == parts;
   const int sum_bytes = rows_of_share(grid, 0) * grid.cluster * Config::kColumnTiles * 512,
             behind_ring = grid.sums_in_ring ? 0 : sum_bytes;
@@ -46,8 +46,8 @@ void launch_linear_tile(const LinearBf16Params& p, const LinearPlan& plan, CudaS
   int shared_bytes = std::max(
       grid.num_stages * kWeightTileBytes + grid.num_x_tiles * Config::kXStageBytes + behind_ring,
       sum_bytes);
-  if (p.adapters != nullptr) {
-    shared_bytes = std::max(shared_bytes, Config::shrink_sum_bytes(parts, grid.cluster));
+  if (p.adapters != nullptr && !shrinks_apart(p, plan)) {
+    shared_bytes = std::max(shared_bytes, Config::kShrinkSumBytes);
     const int units = p.order.max_runs * kTileGroups;
     grid.num_shrink_ctas =
         grid.cluster == 1 ? std::min(units, kMaxShrinkCtas)

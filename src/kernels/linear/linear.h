@@ -20,6 +20,7 @@ struct LinearParams {
   float* y = nullptr;        // [T, out], rows y_stride apart; every element is written
   int64_t y_stride = 0;      // elements, >= out
   int32_t num_tokens = 0;    // T >= 0
+  bool y_is_logits = false;  // which stay float where activations are rounded
 
   const LoraPair* lora_of_slot = nullptr;          // [num_slots]; null: no adapter at all
   const int32_t* adapter_slot_of_token = nullptr;  // [T], in [0, num_slots) or kNoAdapter

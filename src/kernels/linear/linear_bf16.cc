@@ -22,10 +22,12 @@ LinearWorkspace linear_workspace(int32_t max_tokens, int32_t max_in, int32_t max
   const auto tokens = static_cast<size_t>(max_tokens);
   take(w.ctas_done, 1);
   take(w.launches, 1);
-  const size_t tiles = (tokens + kMaxTileTokens - 1) / kMaxTileTokens;
+  // Rounded up to the largest tiles; more of smaller ones are no more bytes.
+  const size_t tiles = (tokens + kLinearLargeTokens - 1) / kLinearLargeTokens;
   take(w.x_image, tiles * static_cast<size_t>((max_in + 127) / 128) *
-                      static_cast<size_t>(x_image_bytes(kMaxTileTokens)));
+                      static_cast<size_t>(x_image_bytes(kLinearLargeTokens)));
   take(w.u, tokens * static_cast<size_t>(max_total_rank / 2));
+  take(w.u_octets, tokens * static_cast<size_t>(max_total_rank));
   if (bytes != nullptr) *bytes = at;
   return w;
 }
@@ -40,7 +42,8 @@ int32_t linear_parts(const LinearShape& shape) {
 namespace {
 
 bool quantizes_apart(const LinearShape& shape, const LinearPlan& plan) {
-  return shape.format == WeightFormat::kFp8Block128 && plan.tile_tokens >= kQuantizedApartTokens;
+  return shape.format == WeightFormat::kFp8Block128 &&
+         image_tile_tokens(plan) >= kQuantizedApartTokens;
 }
 
 // Of x, quantised by the CTA itself.
@@ -56,6 +59,7 @@ LinearPlan plan_linear(const LinearShape& shape, int32_t num_tokens) {
   const bool fp8 = shape.format == WeightFormat::kFp8Block128;
   const int32_t row_tiles = num_row_tiles(shape), parts = linear_parts(shape);
   const auto token_tiles = [&](int32_t tile) { return (num_tokens + tile - 1) / tile; };
+  if (fp8 && num_tokens > kMostSmallBatchTokens) return {.large_batch = true};
   LinearPlan plan;
   // Small tiles while there are SMs for all of them; those of FP8 would quantise x once more each.
   while (plan.tile_tokens < kMaxTileTokens && plan.tile_tokens < num_tokens &&
@@ -67,6 +71,7 @@ LinearPlan plan_linear(const LinearShape& shape, int32_t num_tokens) {
 }
 
 std::string to_string(const LinearShape& shape, const LinearPlan& plan) {
+  if (plan.large_batch) return fmt::format("large batch, {} parts", linear_parts(shape));
   return fmt::format("tile {}, {} parts{}", plan.tile_tokens, linear_parts(shape),
                      plan.in_cluster ? " in a cluster" : "");
 }
@@ -121,7 +126,7 @@ std::string why_unsupported(const LinearBf16Params& p) {
       order.num_runs == nullptr)
     return "order has no token_of_row, run_of_row, runs or num_runs";
   const LinearWorkspace& w = p.workspace;
-  if (w.u == nullptr || w.launches == nullptr || w.ctas_done == nullptr)
+  if (w.u == nullptr || w.u_octets == nullptr || w.launches == nullptr || w.ctas_done == nullptr)
     return "workspace is null, adapters need it";
   if (w.max_tokens < p.num_tokens)
     return fmt::format("num_tokens = {}, need at most workspace.max_tokens = {}", p.num_tokens,
@@ -131,6 +136,8 @@ std::string why_unsupported(const LinearBf16Params& p) {
 
 std::string why_unsupported(const LinearBf16Params& p, const LinearPlan& plan) {
   if (auto why = why_unsupported(p); !why.empty()) return why;
+  if (plan.large_batch && p.shape.format != WeightFormat::kFp8Block128)
+    return fmt::format("large_batch is set, need FP8 weights, not {}", name(p.shape.format));
   const int32_t tile = plan.tile_tokens;
   if (tile < 8 || tile > kMaxTileTokens || (tile & (tile - 1)) != 0)
     return fmt::format("tile_tokens = {}, need 8, 16, 32 or 64", tile);
@@ -153,8 +160,11 @@ std::string why_unsupported(const LinearBf16Params& p, const LinearPlan& plan) {
 void launch_linear(const LinearBf16Params& p, const LinearPlan& plan, CudaStream stream) {
   if (auto why = why_unsupported(p, plan); !why.empty()) throw InternalError("linear: " + why);
   if (p.num_tokens == 0) return;
+  if (shrinks_apart(p, plan)) internal::enqueue_linear_large_shrink(p, plan, stream);
   if (quantizes_apart(p.shape, plan)) internal::enqueue_quantize_x(p, plan, stream);
-  if (p.shape.format == WeightFormat::kBf16) {
+  if (plan.large_batch) {
+    internal::enqueue_linear_large(p, stream);
+  } else if (p.shape.format == WeightFormat::kBf16) {
     internal::enqueue_linear_bf16(p, plan, stream);
   } else {
     internal::enqueue_linear_fp8(p, plan, stream);

@@ -56,6 +56,8 @@ struct LinearWorkspace {
   // [max_tokens, max_total_rank / 2]: s * x A^T by rows of the order, as BF16, two ranks in a
   // tagged word (common/tagged_word.cuh).
   uint64_t* u = nullptr;
+  // [max_total_rank / 8, max_tokens, 8]: the same of large batches, as BF16.
+  Bf16* u_octets = nullptr;
   int32_t max_tokens = 0;
   int32_t max_in = 0;
   int32_t max_total_rank = 0;
@@ -88,6 +90,8 @@ struct LinearBf16Params {
 
 // How a layer is run: a value computed once for a number of tokens. None of it changes a bit of y.
 struct LinearPlan {
+  // The kernels of large batches, FP8 weights only. What follows does not concern them.
+  bool large_batch = false;
   int32_t tile_tokens = 8;  // tokens of a CTA at most: 8, 16, 32 or 64
   // A cluster of CTAs shares the columns of W, each with a part of its own. Otherwise a CTA takes
   // the parts in turn.
@@ -100,7 +104,7 @@ int32_t linear_parts(const LinearShape& shape);
 // The fastest plan by measurement.
 LinearPlan plan_linear(const LinearShape& shape, int32_t num_tokens);
 
-// "tile 16, 4 parts in a cluster": for people.
+// "tile 16, 4 parts in a cluster", "large batch, 4 parts": for people.
 std::string to_string(const LinearShape& shape, const LinearPlan& plan);
 
 // Empty when the kernels can run p, otherwise one sentence naming the field and its value.
@@ -108,11 +112,11 @@ std::string why_unsupported(const LinearShape& shape);
 std::string why_unsupported(const LinearBf16Params& p);
 std::string why_unsupported(const LinearBf16Params& p, const LinearPlan& plan);
 
-// Enqueues on stream: one kernel, or two where x of an FP8 layer is quantised apart (tiles of 32
-// tokens and more). Never synchronises, never allocates: safe under graph capture. Weights,
-// adapters and order are read before the previous kernel of the stream has finished: they must not
-// come from it. Throws InternalError if why_unsupported is not empty, CudaError if a launch is
-// refused.
+// Enqueues on stream: one kernel, behind one that quantises x where tiles of an FP8 layer have 32
+// tokens and more, and one that multiplies with A where a batch of more than 256 tokens has
+// adapters. Never synchronises, never allocates: safe under graph capture. Weights, adapters and
+// order are read before the previous kernel of the stream has finished: they must not come from it.
+// Throws InternalError if why_unsupported is not empty, CudaError if a launch is refused.
 void launch_linear(const LinearBf16Params& p, const LinearPlan& plan, CudaStream stream);
 
 }  // namespace braid::kernels

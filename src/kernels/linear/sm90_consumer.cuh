@@ -37,11 +37,22 @@ class LinearConsumer {
   __device__ LinearConsumer(const LinearBf16Params& p, const LinearGrid& grid,
                             LinearShared<Config>& shared, const LinearTile& tile, int warp,
                             int lane)
-      : p_(p), grid_(grid), shared_(shared), tile_(tile), warp_(warp), lane_(lane) {}
+      : p_(p), grid_(grid), shared_(shared), tile_(tile), warp_(warp), lane_(lane) {
+    // 16 rows a warp; where there are more warps, they share the tokens.
+    const int group = warp / grid.warps_across_rows, num_groups = 8 / grid.warps_across_rows;
+    in_share_ = warp % grid.warps_across_rows;
+    row_ = tile.row + 16 * (in_share_ * grid.cluster + tile.rank);
+    const int num_pieces = (tile.num_columns + num_groups - 1) / num_groups;
+    first_piece_ = group * num_pieces;
+    end_piece_ = min(first_piece_ + num_pieces, tile.num_columns);
+    if (in_share_ >= rows_of_share(grid, tile.rank) || row_ >= p.shape.out())
+      end_piece_ = first_piece_;
+  }
 
   // Before the previous kernel has finished.
   __device__ __forceinline__ void prefetch() {
     if constexpr (Config::kFp8) load_w_scales(tile_.first_k);
+    if (takes_one_piece()) find_first_cells(first_piece_, first_cells_);
   }
 
   __device__ __forceinline__ void run() {
@@ -51,6 +62,11 @@ class LinearConsumer {
   }
 
  private:
+  // At a time.
+  __device__ __forceinline__ bool takes_one_piece() const {
+    return kMostPieces == 1 || end_piece_ - first_piece_ <= 1;
+  }
+
   // Leaves the sums in pieces of 16 rows (of warp w those from 16 w on) by 8 tokens, with the CTAs
   // of the cluster that finish them. A CTA alone adds up its parts.
   __device__ __forceinline__ void multiply(float4* sums) {
@@ -91,51 +107,42 @@ class LinearConsumer {
     __syncwarp();
   }
 
-  // This CTA's share of the rows, 16 of them a warp; where there are more warps, they share the
-  // tokens.
+  // The warp's share of the CTA's share.
   __device__ __forceinline__ void finish(const float4* sums) {
-    const int in_share = warp_ % grid_.warps_across_rows, group = warp_ / grid_.warps_across_rows,
-              num_groups = 8 / grid_.warps_across_rows;
-    const int row = tile_.row + 16 * (in_share * grid_.cluster + tile_.rank);
-    if (in_share >= rows_of_share(grid_, tile_.rank) || row >= p_.shape.out()) {
-      // Shared memory stays until all that is sent there has come.
-      if (grid_.cluster > 1) mbarrier_wait(&shared_.sums_there, 0);
-      return;
-    }
-    const int num_pieces = (tile_.num_columns + num_groups - 1) / num_groups;
-    const int begin = group * num_pieces, end = min(begin + num_pieces, tile_.num_columns);
-    if (kMostPieces == 1 || num_pieces == 1) {
-      finish_pieces<1>(sums, row, in_share, begin, end);
+    if (takes_one_piece()) {
+      finish_pieces<1>(sums);
     } else {
-      finish_pieces<kMostPieces>(sums, row, in_share, begin, end);
+      finish_pieces<kMostPieces>(sums);
     }
   }
 
-  // 16 rows and the pieces of 8 tokens from `begin` to `end`, kPieces at once.
+  // kPieces at once.
   template <int kPieces>
-  __device__ __forceinline__ void finish_pieces(const float4* sums, int row, int in_share,
-                                                int begin, int end) {
+  __device__ __forceinline__ void finish_pieces(const float4* sums) {
     const int num_rows = rows_of_share(grid_, tile_.rank);
-    const bool adapted = p_.adapters != nullptr && shared_.num_runs > 0;
+    Cells<kPieces> cells;
+    if constexpr (kPieces == 1) cells = first_cells_;
 #pragma unroll 1
-    for (int j0 = begin; j0 < end; j0 += kPieces) {
+    for (int j0 = first_piece_; j0 < end_piece_; j0 += kPieces) {
+      if (kPieces > 1 || j0 > first_piece_) find_first_cells(j0, cells);
       float delta[kPieces][4] = {};
-      if (adapted) expand(row, 8 * j0, 8 * min(j0 + kPieces, end), delta);
+      if (p_.adapters != nullptr) expand(cells, 8 * j0, delta);
       if (grid_.cluster > 1) mbarrier_wait(&shared_.sums_there, 0);
 #pragma unroll
       for (int i = 0; i < kPieces; ++i) {
         const int j = j0 + i;
-        if (j >= end) break;
+        if (j >= end_piece_) break;
         float d[4] = {};
-        const float4* const parts = sums + 32 * (j * num_rows + in_share) * grid_.cluster;
+        const float4* const parts = sums + 32 * (j * num_rows + in_share_) * grid_.cluster;
 #pragma unroll 4
         for (int cta = 0; cta < grid_.cluster; ++cta) add_to(d, parts[32 * cta]);
-        if (adapted) add_to(d, make_float4(delta[i][0], delta[i][1], delta[i][2], delta[i][3]));
-        store(row, 8 * j, d);
+        if (p_.adapters != nullptr)
+          add_to(d, make_float4(delta[i][0], delta[i][1], delta[i][2], delta[i][3]));
+        store(8 * j, d);
       }
     }
-    // A warp of no tokens, as above.
-    if (grid_.cluster > 1 && begin >= end) mbarrier_wait(&shared_.sums_there, 0);
+    // A warp of no rows or tokens. Shared memory stays until all that is sent there has come.
+    if (grid_.cluster > 1 && first_piece_ >= end_piece_) mbarrier_wait(&shared_.sums_there, 0);
   }
 
   // Of this warp's half of 32 tiles along the columns, one a lane.
@@ -212,68 +219,98 @@ class LinearConsumer {
     }
   }
 
-  // delta[i] = B u of 16 rows and the 8 tokens from column + 8 i on, before end_column. A cell is
-  // 16 ranks of one adapter's B, whatever tokens are not its own being zero; kCells are under way
-  // at once. The delta is summed by itself, so that its bits do not depend on the sums.
+  // Some of the cells that the warp's rows have for kPieces pieces: 16 ranks of one adapter's B
+  // each, and the tokens that have it.
   template <int kPieces>
-  __device__ __forceinline__ void expand(int row, int column, int end_column,
-                                         float (&delta)[kPieces][4]) {
-    constexpr int kCells = 4 / kPieces;
-    int slice = 0, in_slice = row;
+  struct Cells {
+    static constexpr int kCells = kPieces > 1 ? 1 : kColumnTiles < 8 ? 4 : 2;
+    uint4 factor[kCells];
+    int from[kCells];                // rank of u
+    int begin[kCells], end[kCells];  // in the tile; equal where there are no more cells
+    bool whole[kCells];              // or half of one
+    // Of the adapter at hand: its ranks, the next of them, its tokens, a run and the one behind its
+    // last.
+    int rank, next_rank, adapter_begin, adapter_end, run, end_run;
+  };
+
+  // Of the pieces from j0 on.
+  template <int kPieces>
+  __device__ __forceinline__ void find_first_cells(int j0, Cells<kPieces>& cells) const {
+    // Tokens without adapter are behind the others.
+    cells.end_run = p_.adapters != nullptr && j0 < end_piece_ ? shared_.run[8 * j0] : -1;
+    cells.rank = cells.next_rank = 0;
+#pragma unroll
+    for (int c = 0; c < Cells<kPieces>::kCells; ++c) cells.begin[c] = cells.end[c] = 0;
+    if (cells.end_run >= 0) find_cells(8 * j0, cells);
+  }
+
+  template <int kPieces>
+  __device__ __forceinline__ void find_cells(int column, Cells<kPieces>& cells) const {
+    const int row0 = tile_.token_tile * Config::kTokens;
+    // Of the warp's own tokens, which may be fewer than kPieces have.
+    const int end_column = kPieces == 1 ? column + 8 : 8 * min(column / 8 + kPieces, end_piece_);
+    int slice = 0, in_slice = row_;
     while (in_slice >= p_.shape.slice_out[slice]) in_slice -= p_.shape.slice_out[slice++];
-    const int row0 = tile_.token_tile * Config::kTokens, lane_row = column + lane_ / 4;
-    const int u_stride = p_.workspace.max_total_rank / 2;
-    const uint64_t* const u = p_.workspace.u + int64_t{row0 + lane_row} * u_stride + lane_ % 4;
-    // Of the adapter at hand: what it has, the tokens that have it, its first run and the one
-    // behind its last.
-    int run = 0, end_run = 0, rank = 0, next_rank = 0, begin = 0, end = 0, offset = 0;
-    const uint8_t* b = nullptr;
+#pragma unroll
+    for (int c = 0; c < Cells<kPieces>::kCells; ++c) {
+      while (cells.next_rank >= cells.rank && cells.end_run < shared_.num_runs) {
+        const LinearTileRun& r = shared_.runs[cells.end_run];
+        cells.run = cells.end_run;
+        cells.adapter_begin = r.run.first_row - row0;
+        cells.rank = cells.adapter_begin < end_column ? r.adapter.rank[slice] : 0;
+        cells.next_rank = 0;
+        int end = cells.adapter_begin;
+        do {
+          end += shared_.runs[cells.end_run].run.num_rows;
+        } while (++cells.end_run < shared_.num_runs &&
+                 shared_.runs[cells.end_run].run.slot == r.run.slot);
+        cells.adapter_end = end;
+      }
+      const bool there = cells.next_rank < cells.rank;
+      cells.begin[c] = there ? cells.adapter_begin : 0;
+      cells.end[c] = there ? cells.adapter_end : 0;
+      cells.whole[c] = cells.next_rank + 16 <= cells.rank;
+      if (there) {
+        const LinearAdapterSlot& adapter = shared_.runs[cells.run].adapter;
+        const int* const rank = adapter.rank;
+        cells.from[c] = cells.next_rank + (slice > 0 ? rank[0] : 0) + (slice > 1 ? rank[1] : 0);
+        const uint8_t* const b =
+            adapter.expand[slice] + (in_slice / 16 * cells.rank + cells.next_rank) * 32;
+        cells.factor[c] = load_factor<2>(b, lane_, cells.whole[c]);
+      }
+      cells.next_rank += 16;
+    }
+  }
+
+  // delta[i] = B u of the 8 tokens from column + 8 i on: tokens that are not a cell's own count as
+  // zero. The delta is summed by itself, so that its bits do not depend on the sums.
+  template <int kPieces>
+  __device__ __forceinline__ void expand(Cells<kPieces>& cells, int column,
+                                         float (&delta)[kPieces][4]) {
+    constexpr int kCells = Cells<kPieces>::kCells;
+    const int lane_row = column + lane_ / 4, u_stride = p_.workspace.max_total_rank / 2;
+    const uint64_t* const u = p_.workspace.u +
+                              int64_t{tile_.token_tile * Config::kTokens + lane_row} * u_stride +
+                              lane_ % 4;
     mbarrier_wait(&shared_.tag_there, 0);
     const uint32_t tag = shared_.tag;
-    while (true) {
-      uint4 factor[kCells];
-      int from[kCells], cell_begin[kCells], cell_end[kCells];
-      bool whole[kCells];
-#pragma unroll
-      for (int c = 0; c < kCells; ++c) {
-        while (next_rank >= rank && end_run < shared_.num_runs) {
-          run = end_run;
-          const LinearTileRun& r = shared_.runs[run];
-          while (++end_run < shared_.num_runs && shared_.runs[end_run].run.slot == r.run.slot) {
-          }
-          const AdapterRun& last = shared_.runs[end_run - 1].run;
-          begin = r.run.first_row - row0, end = last.first_row + last.num_rows - row0;
-          rank = r.adapter.rank[slice], next_rank = 0;
-          offset = slice == 0 ? 0 : r.adapter.rank[0] + (slice == 2 ? r.adapter.rank[1] : 0);
-          b = r.adapter.expand[slice] + int64_t{in_slice / 16} * (32 * rank);
-          // Of none of these tokens.
-          if (end <= column || begin >= end_column) rank = 0;
-        }
-        // When there are no more, a cell of no tokens.
-        const bool there = next_rank < rank;
-        cell_begin[c] = there ? begin : -1, cell_end[c] = there ? end : -1;
-        whole[c] = next_rank + 16 <= rank, from[c] = offset + next_rank;
-        if (there) factor[c] = load_factor<2>(b + next_rank * 32, lane_, whole[c]);
-        next_rank += 16;
-      }
-      if (cell_end[0] < 0) return;
+#pragma unroll 1
+    while (cells.begin[0] < cells.end[0]) {
       // Until all of it has come from the CTAs that shrink.
       uint2 pairs[kCells][kPieces];
       bool there;
       do {
         there = true;
-        int stride = u_stride;
-        asm volatile("" : "+r"(stride));  // addresses are cheaper than the registers to keep them
 #pragma unroll
         for (int c = 0; c < kCells; ++c) {
 #pragma unroll
           for (int i = 0; i < kPieces; ++i) {
             const int at = lane_row + 8 * i;
-            const uint64_t* const two = u + (8 * i * stride + from[c] / 2);
-            const bool mine = at >= cell_begin[c] && at < cell_end[c];
+            const uint64_t* const two = u + (8 * i * u_stride + cells.from[c] / 2);
+            const bool mine = at >= cells.begin[c] && at < cells.end[c];
             const uint64_t none = static_cast<uint64_t>(tag) << 32;
             const uint64_t low = mine ? load_tagged(two) : none,
-                           high = mine && whole[c] ? load_tagged(two + 4) : none;
+                           high = mine && cells.whole[c] ? load_tagged(two + 4) : none;
             there = there && low >> 32 == tag && high >> 32 == tag;
             pairs[c][i] = make_uint2(static_cast<uint32_t>(low), static_cast<uint32_t>(high));
           }
@@ -284,15 +321,17 @@ class LinearConsumer {
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) {
           const int first = column + 8 * i;
-          if (first < cell_end[c] && first + 8 > cell_begin[c])
-            mma_m16n8k16(delta[i], factor[c], pairs[c][i].x, pairs[c][i].y);
+          if (first < cells.end[c] && first + 8 > cells.begin[c])
+            mma_m16n8k16(delta[i], cells.factor[c], pairs[c][i].x, pairs[c][i].y);
         }
       }
+      if (cells.begin[kCells - 1] == cells.end[kCells - 1]) break;
+      find_cells(column, cells);
     }
   }
 
-  __device__ __forceinline__ void store(int row, int column, const float (&d)[4]) {
-    const int q = 2 * (lane_ % 4);
+  __device__ __forceinline__ void store(int column, const float (&d)[4]) {
+    const int row = row_, q = 2 * (lane_ % 4);
     const bool lower = row + 8 < p_.shape.out();
     if (p_.y != nullptr) {
       // A lane's pair of tokens becomes a pair of rows.
@@ -320,6 +359,9 @@ class LinearConsumer {
   LinearShared<Config>& shared_;
   const LinearTile& tile_;
   int warp_, lane_;
+  int in_share_, row_;           // of 16
+  int first_piece_, end_piece_;  // of 8 tokens
+  Cells<1> first_cells_;         // where a warp takes one piece at a time
   float w_scale_ = 0.0f;
 };
 

@@ -58,11 +58,8 @@ struct LinearConfig {
   static constexpr int kFullArrivals = kFp8 ? 1 : 1 + kLoaders;
 
   static constexpr int kMostParts = 8;
-  // Of a shrink, where a CTA of the others has its ring: sums of 8 warps for each part that the CTA
-  // takes, and those of the CTAs of a cluster.
-  static constexpr int shrink_sum_bytes(int num_parts, int cluster) {
-    return (cluster > 1 ? 8 + kMostParts : 8 * num_parts) * (kMaxRunRows / 8) * 512;
-  }
+  // Of a shrink, of 8 warps and of the cluster, where a CTA of the others has its ring.
+  static constexpr int kShrinkSumBytes = (8 + kMostParts) * (kMaxRunRows / 8) * 512;
   // 228 kB an SM, of which the system takes 1 kB a CTA.
   static constexpr int kSharedBytes = (228 / kCtasPerSm - 1) * 1024;
 };

@@ -11,8 +11,6 @@
 
 namespace braid::kernels {
 
-inline constexpr int kShrinkWarps = 8;
-
 // Rows 16 t and following of an adapter's A: 16 of them, the last ones may be 8.
 struct FactorTile {
   const uint8_t* a;
@@ -118,9 +116,7 @@ class LinearShrink {
   // Chunks of a warp whose loads are under way together.
   static constexpr int kChunks = 2;
 
-  // 16 rows of A, and a run. Of a part's chunks of columns a warp takes every kShrinkWarps-th from
-  // its number on; the warps' sums of all parts wait in shared memory until they are added up in
-  // order.
+  // 16 rows of A, and a run.
   __device__ __forceinline__ void multiply(const AdapterRun& run, const LinearAdapterSlot& slot,
                                            int t) {
     static_assert(kColumnTiles <= kShrinkWarps);
@@ -134,87 +130,62 @@ class LinearShrink {
       const int row = 8 * j + lane_ / 4;
       token[j] = row < run.num_rows ? p_.order.token_of_row[run.first_row + row] : -1;
     }
-    float4* const sums = reinterpret_cast<float4*>(shared_.weights(0)) + lane_;
-    const auto of_warp = [&](int part, int warp) {
-      return sums + ((part - first_part) * kShrinkWarps + warp) * kColumnTiles * 32;
-    };
-    int part = first_part, chunk = part_begin(num_chunks, part, num_parts) + warp_,
-        end_chunk = part_begin(num_chunks, part + 1, num_parts);
-    const auto find_chunk = [&] {
-#pragma unroll 1
-      while (chunk >= end_chunk && ++part < end_part) {
-        chunk = end_chunk + warp_;
-        end_chunk = part_begin(num_chunks, part + 1, num_parts);
-      }
-    };
-    find_chunk();
-    float d[kColumnTiles][4] = {};
-#pragma unroll 1
-    while (part < end_part) {
-      ShrinkChunk<kColumnTiles> chunks[kChunks];
-      int part_of[kChunks + 1], at[kChunks];
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        part_of[c] = part, at[c] = part < end_part ? chunk : num_chunks;
-        chunks[c].load_factors(tile, at[c], num_chunks, lane_);
-        chunk += kShrinkWarps;
-        find_chunk();
-      }
-      part_of[kChunks] = part;
-      wait_for_previous_kernel();
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) chunks[c].load_x(p_, token, at[c], num_chunks, lane_);
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        if (part_of[c] >= end_part) break;
-        chunks[c].multiply(d);
-        if (part_of[c + 1] == part_of[c]) continue;
-#pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          of_warp(part_of[c], warp_)[32 * j] = make_float4(d[j][0], d[j][1], d[j][2], d[j][3]);
-#pragma unroll
-          for (float& x : d[j]) x = 0.0f;
-        }
-      }
-    }
-    linear_consumer_barrier();
-    // A warp adds up a column tile, if there is something in it.
+    // A warp adds up a column tile over all warps, if there is something in it.
     const bool adds = warp_ < kColumnTiles && 8 * warp_ < run.num_rows;
-    float4* const of_ctas = of_warp(end_part, 0) + warp_ * Config::kMostParts * 32;
-    float total[4] = {};
-    if (adds) {
+    float4* const of_warps = reinterpret_cast<float4*>(shared_.weights(0)) + lane_;
+    float4* const of_parts =
+        of_warps + (kShrinkWarps * kColumnTiles + warp_ * Config::kMostParts) * 32;
 #pragma unroll 1
-      for (int q = first_part; q < end_part; ++q) {
-        const int num_warps = min(kShrinkWarps, part_begin(num_chunks, q + 1, num_parts) -
-                                                    part_begin(num_chunks, q, num_parts));
-        float sum[4] = {};
-#pragma unroll 4
-        for (int w = 0; w < num_warps; ++w) add_to(sum, of_warp(q, w)[32 * warp_]);
-        add_to(total, make_float4(sum[0], sum[1], sum[2], sum[3]));
-      }
-    }
-    if (grid_.cluster > 1) {
-      // The first CTA has read what was sent to it before.
-      if (num_sent_++ > 0) cluster_barrier_relaxed();
-      if (rank_in_cluster_ == 0 && threadIdx.x == 0)
-        mbarrier_arrive_expect(&shared_.sums_there, grid_.cluster * kColumnTiles * 512);
-      if (warp_ < kColumnTiles) {
-        store_to_cta(of_ctas + rank_in_cluster_ * 32,
-                     make_float4(total[0], total[1], total[2], total[3]), &shared_.sums_there, 0);
-      }
-      if (warp_ < kColumnTiles && rank_in_cluster_ == 0) {
-        mbarrier_wait(&shared_.sums_there, (num_sent_ - 1) % 2);
+    for (int part = first_part; part < end_part; ++part) {
+      const int end_chunk = part_begin(num_chunks, part + 1, num_parts);
+      float d[kColumnTiles][4] = {};
+#pragma unroll 1
+      for (int chunk = part_begin(num_chunks, part, num_parts) + warp_; chunk < end_chunk;
+           chunk += kChunks * kShrinkWarps) {
+        ShrinkChunk<kColumnTiles> chunks[kChunks];
 #pragma unroll
-        for (float& x : total) x = 0.0f;
-#pragma unroll 1
-        for (int cta = 0; cta < grid_.cluster; ++cta) add_to(total, of_ctas[32 * cta]);
+        for (int c = 0; c < kChunks; ++c)
+          chunks[c].load_factors(tile, chunk + kShrinkWarps * c, end_chunk, lane_);
+        wait_for_previous_kernel();
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c)
+          chunks[c].load_x(p_, token, chunk + kShrinkWarps * c, end_chunk, lane_);
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c) chunks[c].multiply(d);
+      }
+      linear_consumer_barrier();  // what lay there has been read
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        of_warps[(warp_ * kColumnTiles + j) * 32] = make_float4(d[j][0], d[j][1], d[j][2], d[j][3]);
+      }
+      linear_consumer_barrier();
+      if (grid_.cluster > 1) {
+        // The first CTA has read what was sent to it before.
+        if (num_sent_++ > 0) cluster_barrier_relaxed();
+        if (rank_in_cluster_ == 0 && threadIdx.x == 0)
+          mbarrier_arrive_expect(&shared_.sums_there, grid_.cluster * kColumnTiles * 512);
+      }
+      if (warp_ >= kColumnTiles) continue;
+      float sum[4] = {};
+#pragma unroll
+      for (int w = 0; adds && w < kShrinkWarps; ++w)
+        add_to(sum, of_warps[(w * kColumnTiles + warp_) * 32]);
+      const float4 of_part = make_float4(sum[0], sum[1], sum[2], sum[3]);
+      if (grid_.cluster == 1) {
+        of_parts[32 * part] = of_part;
+      } else {
+        store_to_cta(of_parts + 32 * part, of_part, &shared_.sums_there, 0);
       }
     }
-    if (adds && rank_in_cluster_ == 0) {
-      mbarrier_wait(&shared_.tag_there, 0);
-      store(run, slot, t, warp_, total);
-    }
-    linear_consumer_barrier();  // all has been read
+    if (grid_.cluster > 1 && warp_ < kColumnTiles && rank_in_cluster_ == 0)
+      mbarrier_wait(&shared_.sums_there, (num_sent_ - 1) % 2);
+    if (!adds || rank_in_cluster_ > 0) return;
+    float total[4] = {};
+#pragma unroll 1
+    for (int part = 0; part < num_parts; ++part) add_to(total, of_parts[32 * part]);
+    mbarrier_wait(&shared_.tag_there, 0);
+    store(run, slot, t, warp_, total);
+    __syncwarp();
   }
 
   // 16 ranks and 8 tokens of the run.

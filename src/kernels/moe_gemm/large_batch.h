@@ -65,15 +65,19 @@ struct alignas(16) MoeLargeRun {
 // Chunks at most in which routing counts tokens.
 inline constexpr int32_t kLargeChunks = 128;
 
-// Tokens of a run that one shrink item takes.
-inline constexpr int32_t kLargeShrinkTokens = 64;
+// Tokens of a run that one shrink item takes at most: A is read once for them. Where gate and up
+// have one A, a thread has the sums of both.
+inline constexpr int32_t kLargeShrinkTokens = 128;
+inline constexpr int32_t kOneAShrinkTokens = 64;
 
 // The kernels of a layer, in this order; then launch_moe_sum. Routing fills `tiles` and, as the
-// list of the GEMMs, `other_tiles`; shrink leaves u; gate_up leaves h and parts of v, which
+// list of the GEMMs, `other_tiles`, which quantize does where there are no adapters; shrink
+// leaves u, quantize, which runs beside it, x_image; gate_up leaves h and parts of v, which
 // launch_large_v adds up. Without adapters there are no shrink and no v. They keep what
 // launch_moe_layer promises.
 void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
+void launch_large_quantize(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_v(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/common/packed_fragment.cuh"
 #include "kernels/moe_gemm/large_batch.h"
 #include "kernels/moe_gemm/layout.h"
 
@@ -55,18 +56,6 @@ __device__ __forceinline__ const uint8_t* large_factor(const MoeLargeRun& run, i
     return run.shrink_down + row_tile * down_shrink_tile_bytes(rank);
   return (kFactor == LargeFactor::kExpandGateUp ? run.expand_gate_up : run.expand_down) +
          row_tile * expand_tile_bytes(rank);
-}
-
-// One lane's part of a packed 16 x 16 fragment in shared memory; the half form has 8 rows
-// (kHalfOf = 1) or 8 columns (kHalfOf = 2) and half the bytes. As mma's B operand, its lower 8 rows
-// are {x, z}, the upper ones {y, w}.
-template <int kHalfOf>
-__device__ __forceinline__ uint4 load_large_fragment(const uint8_t* fragment, bool whole,
-                                                     int lane) {
-  if (whole) return *(reinterpret_cast<const uint4*>(fragment) + lane);
-  const uint2 half = *(reinterpret_cast<const uint2*>(fragment) + lane);
-  if constexpr (kHalfOf == 1) return make_uint4(half.x, 0, half.y, 0);
-  return make_uint4(half.x, half.y, 0, 0);
 }
 
 }  // namespace braid::kernels

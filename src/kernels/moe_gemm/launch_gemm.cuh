@@ -37,7 +37,8 @@ void launch_gemm(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream
          stream, p,
          GemmPlan{.num_guessed_experts = plan.num_guessed_experts,
                   .num_prefetched_experts = plan.num_prefetched_experts,
-                  .small_batch = plan.small_batch});
+                  .small_batch = plan.small_batch,
+                  .tells_tiles = !plan.small_batch && !lora_is_apart(p, plan)});
 }
 
 // From the plan's tile to the kernel made for it.

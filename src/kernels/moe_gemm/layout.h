@@ -75,7 +75,7 @@ constexpr ActivationImage activation_image(WeightFormat format, int32_t first_ro
 // hide what each waits for, as many as registers allow.
 constexpr int32_t gemm_ctas_per_sm(WeightFormat format, int32_t tile_tokens, bool with_lora) {
   if (format != WeightFormat::kNvfp4 || tile_tokens > (with_lora ? 16 : 32)) return 2;
-  return with_lora || tile_tokens > 16 ? 3 : 4;
+  return tile_tokens > 16 ? 3 : 4;
 }
 
 // Row r of a gate_up tile: feature and whether it is of up. Gate and up alternate every 8 rows, so

@@ -35,11 +35,12 @@ MoeWorkspace moe_workspace(const MoeSizes& sizes, int32_t max_tokens, int32_t nu
   };
   take(w.counts, 1);
   take(w.run_ready, rows + num_slots);
+  take(w.h_ready, pairs);
   const int64_t tiles = std::min(pairs, pairs / 8 + sizes.all_experts());
   take(w.tiles, tiles);
   take(w.guessed_tiles, kMaxGuessedExperts);
   take(w.other_tiles, tiles);
-  take(w.runs, rows);
+  take(w.rows, rows);
   take(w.row_of_pair, pairs);
   take(w.weight_of_pair, pairs);
   take(w.token_of_row, rows + tokens);
@@ -116,6 +117,10 @@ MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes, int32_t num_tokens) {
 int32_t tile_tokens(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                     bool fused_lora) {
   if (num_tokens <= 8) return 8;
+  // NVFP4's narrow tiles cost less to decode for, and few experts have more tokens.
+  if (sizes.weight_format == WeightFormat::kNvfp4 &&
+      num_tokens * sizes.top_k <= (fused_lora ? 4 : 2) * sizes.num_experts)
+    return 8;
   if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) return 16;
   // NVFP4 gains more by CTAs that find room than it loses by experts that are decoded twice.
   if (sizes.weight_format == WeightFormat::kNvfp4 && num_tokens <= 256 &&
@@ -164,6 +169,8 @@ MoePlan plan_moe_layer(const MoeSizes& sizes, int32_t num_tokens, bool with_adap
 
 int32_t most_guessed_experts(const MoeSizes& sizes, const MoePlan& plan, bool with_adapters) {
   const bool fused_lora = with_adapters && plan.lora_plan == MoeLoraPlan::kFused;
+  // A guess fills the small rings of four CTAs an SM, and then the shrinks wait.
+  if (sizes.weight_format == WeightFormat::kNvfp4 && fused_lora) return 0;
   const int32_t num_ctas =
       plan.num_sms * gemm_ctas_per_sm(sizes.weight_format, plan.tile_tokens, fused_lora) -
       plan.num_side_ctas;
@@ -311,6 +318,7 @@ void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream
   const bool with_adapters = p.adapters != nullptr;
   launch_large_routing(p, plan, stream);
   if (with_adapters) launch_large_shrink(p, plan, stream);
+  launch_large_quantize(p, plan, stream);
   launch_large_gate_up(p, plan, stream);
   if (with_adapters) launch_large_v(p, plan, stream);
   launch_large_down(p, plan, stream);

@@ -74,21 +74,17 @@ enum class RouterScoring : int32_t {
 // A tile of tokens that go through one expert together.
 struct alignas(16) MoeTokenTile {
   int32_t expert;
-  int32_t first_row;  // multiple of 8; its runs are runs[first_row ..]
+  int32_t first_row;  // multiple of 8; its tokens are rows[first_row ..]
   int32_t num_tokens;
-  int32_t num_runs;
+  int32_t num_runs;  // of a large batch; otherwise 0 where no token has an adapter
 };
 
-// Neighbouring tokens of a tile that have the same adapter.
-struct alignas(16) MoeRun {
+// A token of a tile, in a batch with adapters. Neighbours of one adapter are a run.
+struct alignas(16) MoeRow {
+  int32_t token;
   int32_t slot;
-  int32_t begin;  // in the tile
-  int32_t end;
-  int32_t ready_index;  // its u is complete when run_ready[ready_index] == ready_count
-  int32_t ready_count;
-  int32_t rank_gate_up;
-  int32_t rank_down;
-  int32_t expert;
+  int32_t u_row;
+  int32_t num_shrinks;  // that make its u: several where experts share A
 };
 
 // Up to 64 rows of A times the tokens of one run, or, where experts share A, of one adapter; over
@@ -126,16 +122,16 @@ struct alignas(16) MoeLoraRun {
 inline constexpr int32_t kListedUnit = 1 << 16;
 
 struct alignas(16) MoeCounts {
-  int32_t num_tiles;  // the first four are read at once
+  int32_t num_tiles;  // the first three are read at once
   int32_t num_other_tiles;
   int32_t num_shrink_items;  // or runs for the LoRA kernels; this one and the following are zero
                              // between layers
-  int32_t num_late_shrink_items;
-  int32_t next_gate_up;  // units that CTAs have taken beyond their first
+  int32_t next_gate_up;      // units that CTAs have taken beyond their first
   int32_t next_down;
   int32_t arrived;  // CTAs of the routing kernel at its barrier
   // Of a small batch: tiles listed, and kListedUnit times how many there will be, plus one.
   int32_t listed;
+  int32_t gate_up_done;  // warps of gate_up that have nothing more to do
 };
 
 // Device memory between the kernels. Rows are pairs sorted by (expert, adapter), each tile
@@ -145,18 +141,23 @@ struct MoeWorkspace {
   MoeTokenTile* tiles = nullptr;
   MoeTokenTile* guessed_tiles = nullptr;  // [num_guessed_experts], first tile or one of no tokens
   MoeTokenTile* other_tiles = nullptr;    // tiles that are not among these
-  MoeRun* runs = nullptr;                 // [R], a tile's from its first row on
-  // [max_shrink_items]: from the front those that come before any first tile, from the back those
-  // that only later tiles need.
-  MoeShrinkItem* shrink_items = nullptr;
+  MoeRow* rows = nullptr;                 // [R]
+  MoeShrinkItem* shrink_items = nullptr;  // [max_shrink_items], of adapters whose experts share A;
+                                          // of a large batch all
   int32_t max_shrink_items = 0;
-  int32_t* run_ready = nullptr;     // [R + S], zero between layers
+  int32_t* run_ready = nullptr;  // [R + S], by a run's first row or, where experts share A, slot;
+                                 // zero between layers
+  // [pairs], zero between layers: of the tile whose first row is 8 i, how many warps of gate_up
+  // have stored their part of its h and v.
+  int32_t* h_ready = nullptr;
   int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
   float* weight_of_pair = nullptr;  // [T, K + shared]
-  int32_t* token_of_row = nullptr;  // [R + T]; past R the tokens sorted by adapter
-  int32_t* u_row_of_row = nullptr;  // [R]
+  // [R + T]; up to R where `rows` is not used, past R the tokens sorted by adapter.
+  int32_t* token_of_row = nullptr;
+  int32_t* u_row_of_row = nullptr;  // [R], of LoRA plans that are not fused
   int32_t* sort_scratch = nullptr;  // for more tokens than shared memory sorts
-  // Of large batches (large_batch.h): counts, [kLargeChunks, E + shared], and runs, as `runs`.
+  // Of large batches (large_batch.h): counts, [kLargeChunks, E + shared], and a tile's runs from
+  // its first row on.
   int32_t* key_counts = nullptr;
   struct MoeLargeRun* large_runs = nullptr;
   uint8_t* x_image = nullptr;  // q(x) by rows, as shared memory holds it

@@ -59,6 +59,9 @@ class Consumer {
           break;
         }
         case StageKind::kEnd:
+          if constexpr (Config::kTellsTiles) {
+            if (lane_ == 0) count_release(&p_.workspace.counts->gate_up_done);
+          }
           return;
       }
     }
@@ -98,7 +101,7 @@ class Consumer {
     const int ready_index = first.ready_index;
     const float scaling_gate = first.scaling_gate, scaling_up = first.scaling_up;
     const int columns = p_.sizes.hidden_size / kShrinkParts;
-    const int depth = shrink_depth<Config>(columns, rows, num_tokens);
+    const int depth = first.depth;
     const bool in_pairs = rows <= 32;
     const int group = in_pairs ? warp_ / 2 : warp_, second = in_pairs ? warp_ % 2 : 0;
     const int my_rows = min(16, rows - 16 * group);
@@ -118,9 +121,9 @@ class Consumer {
                                             lane_ / 8 % 2 * 16 + 32 * begin);
           if (my_rows <= 8) {
             shrink_steps<kColumnTiles, 8>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
-          } else if (num_tokens <= 8) {
+          } else if (kColumnTiles > 1 && num_tokens <= 8) {
             shrink_steps<1, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
-          } else if (num_tokens <= 16) {
+          } else if (kColumnTiles > 2 && num_tokens <= 16) {
             shrink_steps<2, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
           } else {
             shrink_steps<kColumnTiles, 16>(d, a, 32 * rows, b, x_stride, num_tokens, mine, step);
@@ -210,7 +213,6 @@ class Consumer {
       my_scales[0] = *reinterpret_cast<const float2*>(ring_.header().global_scales);
     }
     const int shrink_at = ring_.header().shrink_at;
-    const int num_shrink_items = ring_.header().num_shrink_items;
     int num_expand_cells = 0, num_down_cells = 0;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -223,10 +225,10 @@ class Consumer {
 #pragma unroll 1
     for (int k = 0; k < num_stages; ++k) {
       if (k > 0) ring_.wait_full();
-      if constexpr (Config::kLora && Config::kGateUp && !Config::kSmallBatch) {
+      if constexpr (Config::kShrinksInTile) {
         if (k == shrink_at) {
 #pragma unroll 1
-          for (int i = 0; i < num_shrink_items; ++i) {
+          while (ring_.header().kind == StageKind::kShrink) {
             shrink();
             ring_.wait_full();
           }
@@ -264,6 +266,10 @@ class Consumer {
       swiglu();
       store_h();
       if constexpr (Config::kLora) down_shrink(num_down_cells);
+      if constexpr (Config::kTellsTiles) {
+        __syncwarp();
+        if (lane_ == 0) count_release(p_.workspace.h_ready + first_row_ / 8);
+      }
     } else {
       store_pairs();
     }

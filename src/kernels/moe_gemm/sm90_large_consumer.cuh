@@ -4,11 +4,8 @@
 // tokens of a small tile, each with weights of its own, or the weights of a large one, each with
 // its tokens.
 //
-// Tokens are wgmma's A operand, 64 of them a block, weights its B operand: a lane's sums are of two
-// tokens of a block, so that it needs two scales of tokens for all of them. With weights as A, as
-// in small batches, it would need one for every two sums, and reading them from shared memory takes
-// as long as the product. Order and form of all sums are those of sm90_consumer.cuh, so that a
-// token has the same bits in batches of every size.
+// Tokens are wgmma's A operand, 64 of them a block (token_block.cuh). Order and form of all sums
+// are those of sm90_consumer.cuh, so that a token has the same bits in batches of every size.
 
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
@@ -17,7 +14,7 @@
 
 #include "kernels/common/mma.cuh"
 #include "kernels/common/tiles.h"
-#include "kernels/common/wgmma.cuh"
+#include "kernels/common/token_block.cuh"
 #include "kernels/moe_gemm/sm90_large_lora.cuh"
 #include "kernels/moe_gemm/sm90_large_producer.cuh"
 #include "kernels/moe_routing/choose_experts.cuh"
@@ -67,10 +64,9 @@ class LargeConsumer {
   }
 
  private:
-  // Sums of 64 tokens and 128 rows of weights a block: 8 rows each, a lane's two of a token and of
-  // the eighth after it.
+  // Of blocks of 64 tokens.
   template <int kBlocks>
-  using Sums = float[kBlocks][16][4];
+  using Sums = TokenSums[kBlocks];
 
   template <int kBlocks>
   __device__ __forceinline__ void tile(int depth) {
@@ -151,14 +147,9 @@ class LargeConsumer {
   }
 
   __device__ __forceinline__ int stage() const { return next_stage_ % Config::kStages; }
-  __device__ __forceinline__ void wait_full() {
-    mbarrier_wait(&shared_.full[stage()], next_stage_ / Config::kStages % 2);
-  }
-  // The warp has read all it needs of the stage.
+  __device__ __forceinline__ void wait_full() { shared_.ring.wait_full(next_stage_); }
   __device__ __forceinline__ void release() {
-    __syncwarp();
-    // Tokens come from both CTAs.
-    if (const int to = lane(); to < Config::kCluster) arrive_in_cta(&shared_.empty[stage()], to);
+    shared_.ring.release(next_stage_, lane());
     ++next_stage_;
   }
 
@@ -183,8 +174,7 @@ class LargeConsumer {
             .lane = lane()};
   }
 
-  // sum = activations * weights, in float for each scale group: the FP8 tensor accumulator keeps
-  // too few bits for a longer sum.
+  // sum = activations * weights, in float for each scale group.
   template <int kBlocks>
   __device__ __forceinline__ void multiply(int depth, Sums<kBlocks>& sum) {
     constexpr int kGroups = Config::kScaleGroups, kSteps = 4 / kGroups;
@@ -216,25 +206,10 @@ class LargeConsumer {
       for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
         for (int m = 0; m < kBlocks; ++m) {
-          float part[64];
-          wgmma_fence();
-#pragma unroll
-          for (int s = 0; s < kSteps; ++s) {
-            const uint64_t step = (g * kSteps + s) * kWgmmaStep32Bytes;
-            wgmma_m64k32(part, a + m * kWgmmaStep64Rows + step, b + step, s > 0);
-          }
-          wgmma_commit();
-          const float* const at = x_scales + 64 * m + (g > 0 ? tokens8 : 0);
-          const float x_scale[2] = {at[0], at[8]};
-          const float scale[2][2] = {{w_scale.x * x_scale[0], w_scale.x * x_scale[1]},
-                                     {w_scale.y * x_scale[0], w_scale.y * x_scale[1]}};
-          wgmma_wait<0>();
-#pragma unroll
-          for (int j = 0; j < 16; ++j) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-              sum[m][j][i] += part[4 * j + i] * scale[Config::kGateUp ? j % 2 : 0][i / 2];
-          }
+          const uint64_t step = g * kSteps * kWgmmaStep32Bytes;
+          add_token_product<kSteps, Config::kGateUp ? RowScales::kInTurn : RowScales::kFirst>(
+              a + m * kWgmmaStep64Rows + step, b + step, x_scales + 64 * m + (g > 0 ? tokens8 : 0),
+              w_scale, sum[m]);
         }
       }
       release();
@@ -298,32 +273,15 @@ class LargeConsumer {
 
   // 128 outputs of each pair, as BF16.
   __device__ __forceinline__ void store_pairs(const float (&sum)[16][4], int block) {
-    uint8_t* const scratch = shared_.out[4 * group_ + warp()];
-    const uint32_t to =
-        shared_address(scratch) + lane() % 16 * Config::kOutStride + lane() / 16 * 16;
-    const uint8_t* const from = scratch + lane() / 8 * Config::kOutStride + lane() % 8 * 16;
     const int in_group = 64 * block + 16 * warp() + lane() / 8;
     Bf16* const out = p_.workspace.pair_out +
                       int64_t{unit_.first_row + first_ + in_group} * p_.sizes.hidden_size +
-                      128 * row_tile_ + lane() % 8 * 8;
-#pragma unroll
-    for (int pass = 0; pass < 2; ++pass) {
-      __syncwarp();  // what lay there has been read
-#pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        const float(&a)[4] = sum[8 * pass + 2 * q];
-        const float(&b)[4] = sum[8 * pass + 2 * q + 1];
-        stmatrix_x4(to + 32 * q, pack_bf16(a[0], a[1]), pack_bf16(a[2], a[3]),
-                    pack_bf16(b[0], b[1]), pack_bf16(b[2], b[3]));
-      }
-      __syncwarp();
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (in_group + 4 * i >= num_tokens_) break;
-        *reinterpret_cast<uint4*>(out + 4 * i * p_.sizes.hidden_size + 64 * pass) =
-            *reinterpret_cast<const uint4*>(from + 4 * i * Config::kOutStride);
-      }
-    }
+                      128 * row_tile_;
+    store_token_rows(
+        sum, shared_.out[4 * group_ + warp()], lane(), [&](int i, int column, const uint4& eight) {
+          if (in_group + 4 * i >= num_tokens_) return;
+          *reinterpret_cast<uint4*>(out + 4 * i * p_.sizes.hidden_size + column) = eight;
+        });
   }
 
   const MoeLayerParams& p_;

@@ -25,10 +25,7 @@ __global__ __launch_bounds__(Config::kThreads, 1) void moe_large_gemm_kernel(
   auto& shared = *reinterpret_cast<LargeShared<Config>*>(dynamic_shared);
   const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Config::kStages; ++i) {
-      mbarrier_init(&shared.full[i], 1);
-      mbarrier_init(&shared.empty[i], Config::kCluster * Config::kConsumerWarps);
-    }
+    shared.ring.init();
     for (uint64_t& full : shared.mail_full) mbarrier_init(&full, 1);
     mbarrier_init_fence();
   }

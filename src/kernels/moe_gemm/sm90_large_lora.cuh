@@ -21,6 +21,16 @@ struct LargePart {
   int32_t lane;
 };
 
+// Whether some of the warp's tokens are in the cell's run.
+template <int kBlocks>
+__device__ __forceinline__ bool any_token(const LargeCell& cell, const LargePart& part) {
+  bool any = false;
+#pragma unroll
+  for (int m = 0; m < kBlocks; ++m)
+    any |= part.first + 64 * m < cell.end && part.first + 64 * m + 16 > cell.begin;
+  return any;
+}
+
 // sum += u B^T (gate_up) or v B^T (down) of the runs in a stage; tokens that are not theirs count
 // as zero.
 template <class Config, int kBlocks>
@@ -34,6 +44,7 @@ __device__ __forceinline__ void large_expand(const LargeFactors<Config>& header,
   for (int c = 0; c < header.num_cells; ++c) {
     const LargeCell cell = header.cells[c];
     const bool whole = !cell.is_half;
+    if (!any_token<kBlocks>(cell, part)) continue;
     bool any[kBlocks];
     uint4 gate[kBlocks], up[kBlocks];  // of down: v, and the same
 #pragma unroll
@@ -63,7 +74,7 @@ __device__ __forceinline__ void large_expand(const LargeFactors<Config>& header,
         stage + Config::kFactorsAt + (c * part.num_tiles + part.tile_index) * kExpandStepBytes;
 #pragma unroll
     for (int g = 0; g < 8; ++g) {
-      const uint4 b = load_large_fragment<2>(factor + g * (whole ? 512 : 256), whole, part.lane);
+      const uint4 b = load_fragment<2>(factor + g * (whole ? 512 : 256), whole, part.lane);
 #pragma unroll
       for (int m = 0; m < kBlocks; ++m) {
         if (!any[m]) continue;
@@ -84,13 +95,14 @@ __device__ __forceinline__ void large_down_shrink(const MoeLayerParams& p,
 #pragma unroll 1
   for (int c = 0; c < header.num_cells; ++c) {
     const LargeCell cell = header.cells[c];
+    if (!any_token<kBlocks>(cell, part)) continue;
     const bool whole = !cell.is_half;
     const uint8_t* const factor =
         stage + (c * part.num_tiles + part.tile_index) * kDownShrinkStepBytes;
     uint4 b[4];
 #pragma unroll
     for (int s = 0; s < 4; ++s)
-      b[s] = load_large_fragment<1>(factor + s * (whole ? 512 : 256), whole, part.lane);
+      b[s] = load_fragment<1>(factor + s * (whole ? 512 : 256), whole, part.lane);
 #pragma unroll
     for (int m = 0; m < kBlocks; ++m) {
       const int first = part.first + 64 * m;

@@ -43,7 +43,7 @@ class LargeProducer {
     wait_empty();
     if (lane_ == 0) {
       shared_.unit[next_unit_ % Config::kUnits] = {};
-      mbarrier_arrive(&shared_.full[stage()]);
+      mbarrier_arrive(&shared_.ring.full[stage()]);
     }
   }
 
@@ -105,10 +105,7 @@ class LargeProducer {
 
   __device__ __forceinline__ int stage() const { return next_stage_ % Config::kStages; }
   __device__ __forceinline__ int letter() const { return next_letter_ % kLetters; }
-  __device__ __forceinline__ void wait_empty() {
-    // Of the parity that a new barrier has passed.
-    mbarrier_wait(&shared_.empty[stage()], next_stage_ / Config::kStages % 2 ^ 1);
-  }
+  __device__ __forceinline__ void wait_empty() { shared_.ring.wait_empty(next_stage_); }
   // What a lane copies in every stage of a unit, or in the first.
   struct Copy {
     const uint8_t* from = nullptr;
@@ -170,7 +167,7 @@ class LargeProducer {
 #pragma unroll 1
     for (int k = 0; k < depth_; ++k) {
       wait_empty();
-      uint64_t* const full = &shared_.full[stage()];
+      uint64_t* const full = &shared_.ring.full[stage()];
       if (lane_ == 0) {
         if (k == 0) shared_.unit[next_unit_ % Config::kUnits] = unit;
         mbarrier_arrive_expect(full, bytes + (k == 0 ? num_tiles * weight_scale_bytes(depth_) : 0));
@@ -256,7 +253,7 @@ class LargeProducer {
     const uint32_t factor_bytes = kCellBytes / 16 * width;
     const uint32_t rank_bytes = kExpand ? unit.num_tokens * Config::kRankBytes : 0;
     wait_empty();
-    uint64_t* const full = &shared_.full[stage()];
+    uint64_t* const full = &shared_.ring.full[stage()];
     LargeFactors<Config>& header = shared_.factors[stage()];
     if (mine) {
       header.cells[my_cell] = {

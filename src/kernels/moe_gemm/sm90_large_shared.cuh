@@ -1,12 +1,14 @@
 #pragma once
 
-// Shared memory of the GEMMs of large batches, and what CTAs of a cluster do to each other's.
+// Shared memory of the GEMMs of large batches.
 
 #include <cstdint>
 
 #include "kernels/common/bulk_copy.cuh"
 #include "kernels/common/cluster.cuh"
 #include "kernels/common/mbarrier.cuh"
+#include "kernels/common/pair_ring.cuh"
+#include "kernels/common/token_block.cuh"
 #include "kernels/moe_gemm/large_batch.h"
 #include "kernels/moe_gemm/layout.h"
 
@@ -21,7 +23,7 @@ struct LargeConfig {
   // 168 a thread at the start.
   static constexpr int kConsumerRegisters = 232;
   static constexpr int kLoaderRegisters = 40;
-  static constexpr int kCluster = 2;
+  static constexpr int kCluster = kPairCtas;
   static constexpr int kStages = 4;
   static constexpr int kScaleGroups = kGateUp ? 1 : 2;  // of activations, in 128 of depth
 
@@ -32,8 +34,6 @@ struct LargeConfig {
   // Units of which something lies in shared memory: where each is one stage long, all that are
   // under way and the one that is being multiplied.
   static constexpr int kUnits = kStages + 1;
-  // Outputs of a warp on their way out: 16 tokens, 64 of each.
-  static constexpr int kOutStride = 64 * 2 + 16;
 
   // A stage of factors: u or v of a step of ranks of all tokens, then B of some runs; or A of down
   // of some runs alone.
@@ -84,70 +84,13 @@ struct alignas(1024) LargeShared {
   // These two come with a unit's first stage.
   alignas(128) uint8_t weight_scales[Config::kUnits][2][Config::kWeightScaleBytes];
   LargeUnit unit[Config::kUnits];
-  alignas(16) uint8_t out[Config::kGateUp ? 1 : Config::kConsumerWarps][16 * Config::kOutStride];
+  alignas(16) uint8_t out[Config::kGateUp ? 1 : Config::kConsumerWarps][kTokenRowsBytes];
   MoeLargeRun runs[Config::kLora ? 32 : 1];  // of the unit that is being loaded
   LargeFactors<Config> factors[Config::kLora ? Config::kStages : 1];
-  uint64_t full[Config::kStages];
-  uint64_t empty[Config::kStages];  // in both CTAs
+  PairRing<Config::kStages, Config::kConsumerWarps> ring;
   // What the first CTA has chosen, for the second. It is never further ahead than the ring is long.
   LargeUnit mail[2 * Config::kStages];
   uint64_t mail_full[2 * Config::kStages];
 };
-
-__device__ __forceinline__ int cluster_rank() {
-  uint32_t rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return static_cast<int>(rank);
-}
-
-// --- PTX ISA 8.x, "mapa", "mbarrier.arrive", "cp.async.bulk" with .multicast::cluster ---
-
-// Arrives at this barrier of the cluster's CTA `rank`. What the CTA has written is not ordered for
-// the other: with .release.cluster every arrival would wait for all of memory, which doubled the
-// time of a GEMM.
-__device__ __forceinline__ void arrive_in_cta(uint64_t* barrier, uint32_t rank) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-      "}" ::"r"(shared_address(barrier)),
-      "r"(rank)
-      : "memory");
-}
-__device__ __forceinline__ void arrive_expect_in_cta(uint64_t* barrier, uint32_t rank,
-                                                     uint32_t bytes) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.expect_tx.shared::cluster.b64 _, [remote], %2;\n"
-      "}" ::"r"(shared_address(barrier)),
-      "r"(rank), "r"(bytes)
-      : "memory");
-}
-
-// Global memory to this place of shared memory, given as PTX does.
-__device__ __forceinline__ void bulk_copy_to_shared(uint32_t shared, const void* global,
-                                                    uint32_t bytes, uint64_t* barrier,
-                                                    CachePolicy policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
-      "[%1], %2, [%3], %4;" ::"r"(shared),
-      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(static_cast<uint64_t>(policy))
-      : "memory");
-}
-// Global memory to this place of the shared memory of every CTA in `mask`, and the bytes to this
-// barrier there.
-__device__ __forceinline__ void bulk_copy_to_ctas(uint32_t shared, const void* global,
-                                                  uint32_t bytes, uint64_t* barrier, uint16_t mask,
-                                                  CachePolicy policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::"
-      "cache_hint [%0], [%1], %2, [%3], %4, %5;" ::"r"(shared),
-      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "h"(mask),
-      "l"(static_cast<uint64_t>(policy))
-      : "memory");
-}
 
 }  // namespace braid::kernels

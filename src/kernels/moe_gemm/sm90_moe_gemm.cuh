@@ -18,6 +18,7 @@ struct GemmPlan {
   int32_t num_guessed_experts;
   int32_t num_prefetched_experts;
   bool small_batch;
+  bool tells_tiles;  // gate_up tells of each tile when its h is there
 };
 
 // gate_up of batches that moe_routing has sorted: a guess, then what the lists say.
@@ -28,11 +29,17 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   const int cta = blockIdx.x, num_ctas = gridDim.x;
   const int tiles_per_expert = p.sizes.moe_intermediate_size / 64;
   const int num_guesses = plan.num_guessed_experts * tiles_per_expert;
-  const int expert = cta / tiles_per_expert, index = cta % tiles_per_expert;
+  const int expert = cta / tiles_per_expert;
+  int index = cta % tiles_per_expert;
+  if constexpr (Config::kLora) producer.prefetch_adapters();
   if (num_guesses > 0 || plan.num_prefetched_experts > 0) {
     // Not before experts are being chosen: memory is busy for the previous kernels until then.
     while (load_acquire(&w.counts->arrived) == 0) __nanosleep(200);
-    if (cta < num_guesses) producer.guess(expert, index);
+    if (cta < num_guesses) {
+      // The first CTAs of an expert do its shrinks, and leave room for one.
+      const bool shrinks = Config::kLora && index < kShrinkParts;
+      producer.guess(expert, index, shrinks ? Config::kShrinkBytes : 0);
+    }
   }
   if (lane == 0) {
     prefetch_experts<Config::kFormat>(p.sizes, p.weights, plan.num_guessed_experts,
@@ -42,70 +49,103 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   let_next_kernel_start();
   fence_proxy_async_global();
 
-  // What it takes to begin, asked for at once: entries that are not there are not used. CTAs with
-  // less to do take the first shrink items.
-  int next_item = num_ctas - 1 - cta;
+  // What it takes to begin, asked for at once: an entry that is not there is not used.
   const int4 counts = __ldcg(reinterpret_cast<const int4*>(w.counts));
   MoeTokenTile tile = {};
   if (num_guesses == 0 || cta < num_guesses)
     tile = load_entry((num_guesses > 0 ? w.guessed_tiles : w.other_tiles) + expert);
-  MoeShrinkItem item;
-  if (Config::kLora && next_item < w.max_shrink_items)
-    item = load_entry(w.shrink_items + next_item);
+  // Bits: guessed experts that are hit.
+  uint64_t hit = 0;
+  if constexpr (Config::kLora) {
+    const auto is_hit = [&](int e) {
+      return e < plan.num_guessed_experts && __ldcg(&w.guessed_tiles[e].num_tokens) > 0;
+    };
+    const bool low = is_hit(lane), high = is_hit(32 + lane);
+    hit = __ballot_sync(kAllLanes, low) | uint64_t{__ballot_sync(kAllLanes, high)} << 32;
+  }
   const int num_units = counts.y * tiles_per_expert;
-  const int num_items = Config::kLora ? counts.z : 0;
-  const int num_all_items = Config::kLora ? num_items + counts.w : 0;
-  const auto item_at = [&](int i) {
-    return w.shrink_items + (i < num_items ? i : w.max_shrink_items - 1 - (i - num_items));
-  };
-  if (num_items <= next_item && next_item < num_all_items) item = load_entry(item_at(next_item));
-  // Items up to number `end`; an entry is asked for one ahead.
-  const auto shrink_items = [&](int end) {
-    if constexpr (Config::kLora) {
+  // A CTA's first tile is one that was guessed right or, without a guess, the one of its number.
+  const bool guesses = num_guesses > 0, guessed_right = guesses && tile.num_tokens > 0;
+  bool has_tile = guesses ? guessed_right : cta < num_units;
+  if (guesses && !guessed_right) {
+    producer.claim();
+    producer.drop_guess();
+  }
+  if constexpr (Config::kShrinksInTile) {
+    // Weights are under way while the shrinks that come before its end are looked up.
+    if (!guesses && has_tile) producer.guess(tile.expert, index, Config::kShrinkBytes);
+  }
+  if (has_tile) producer.keep_guess(tile, index);
+  // Shrinks that a guessed tile may wait for: where experts share A those of all tokens, otherwise
+  // its own. Each CTA has done its share when it first waits.
+  if constexpr (Config::kLora) {
 #pragma unroll 1
-      while (next_item < end) {
-        const MoeShrinkItem current = item;
-        next_item += num_ctas;
-        if (next_item < num_all_items) item = load_entry(item_at(next_item));
-        producer.shrink(current, 0);
+    for (int i = num_ctas - 1 - cta; i < counts.z; i += num_ctas) {
+      const MoeShrinkItem item = load_entry(w.shrink_items + i);
+      const int n = min(lane, item.num_tokens - 1);
+      producer.shrink(item, __ldcg(w.token_of_row + item.first_row + n));
+    }
+    if (guessed_right) producer.shrink_runs(tile, index, tiles_per_expert, 1);
+  }
+  // Those of other tiles, cut where there are fewer of them than CTAs. CTAs whose guess was wrong
+  // do the tiles that they begin with; all others are for those that have a guessed tile first.
+  const auto shrink_others = [&] {
+    if constexpr (Config::kLora) {
+      const int most = num_ctas / max(1, counts.x);
+      const int parts = most >= 4 ? 1 : most >= 2 ? 2 : kShrinkParts, pieces = kShrinkParts / parts;
+      const int num_others = counts.y * pieces;
+      const uint64_t before = expert < 64 ? (uint64_t{1} << expert) - 1 : ~uint64_t{0};
+      const int num_right = __popcll(hit) * tiles_per_expert;
+      const int num_wrong = guesses ? num_ctas - num_right : 0;
+      const int right_before =
+          __popcll(hit & before) * tiles_per_expert + (guessed_right ? cta % tiles_per_expert : 0);
+      const int wrong_before = cta - right_before;
+      const int num_urgent =
+          min(num_others, (num_wrong + tiles_per_expert - 1) / tiles_per_expert * pieces);
+      const int behind = !guesses        ? num_ctas - 1 - cta
+                         : guessed_right ? num_urgent + right_before
+                                         : num_urgent + num_right + wrong_before;
+      const bool is_urgent = guesses && !guessed_right && wrong_before < num_urgent;
+#pragma unroll 1
+      for (int i = is_urgent ? wrong_before : behind; i < num_others;) {
+        producer.shrink_runs(load_entry(w.other_tiles + i / pieces), i % pieces, pieces, parts);
+        if (i >= num_urgent) {
+          i += num_ctas;
+        } else if ((i += num_wrong) >= num_urgent) {
+          i = behind;
+        }
       }
     }
   };
-  const auto weights = [&](int unit) {
-    producer.weight_tile(load_entry(w.other_tiles + unit / tiles_per_expert),
-                         unit % tiles_per_expert);
-  };
-  int num_first = 0;  // units that belong to CTAs by their number
-  if (num_guesses > 0) {
-    if (tile.num_tokens > 0) {
-      // All tiles that were guessed wait for the first items alone: the others come behind.
-      producer.keep_guess(tile, index, (num_items - next_item + num_ctas - 1) / num_ctas);
-      shrink_items(num_items);
+  // They come behind a tile that was guessed, and before any other.
+  const int others_at = guessed_right ? 1 : 0;
+#pragma unroll 1
+  for (int round = 0;; ++round) {
+    if (round == others_at) shrink_others();
+    if (has_tile) {
       producer.weight_tile(tile, index);
-      shrink_items(num_all_items);
-    } else {
-      producer.claim();
-      producer.drop_guess();
-      shrink_items(num_all_items);
+    } else if (round > 0) {
+      break;
     }
-  } else {
-    num_first = num_ctas;
-    shrink_items(num_all_items);
-    if (cta < num_units) producer.weight_tile(tile, index);
-  }
-  if (num_guesses > 0 || cta < num_units) {
-    for (int unit; (unit = num_first + producer.claimed()) < num_units;) weights(unit);
+    const int unit = (guesses ? 0 : num_ctas) + producer.claimed();
+    has_tile = unit < num_units;
+    if (has_tile) {
+      tile = load_entry(w.other_tiles + unit / tiles_per_expert);
+      index = unit % tiles_per_expert;
+    }
   }
   producer.finish();
 }
 
-// down. Its lists are there before gate_up has finished, and only h and v are waited for: gate_up
-// lets this kernel start when moe_routing is complete, or counts what its own CTAs have listed.
+// down. Its lists are there before gate_up has finished, and only a tile's h and v are waited for:
+// gate_up lets this kernel start when moe_routing is complete, or counts what its own CTAs have
+// listed.
 template <class Config>
 __device__ void produce_down(const MoeLayerParams& p, Producer<Config>& producer,
                              bool small_batch) {
   const MoeWorkspace& w = p.workspace;
   const int tiles_per_expert = p.sizes.hidden_size / 128, num_ctas = gridDim.x;
+  if constexpr (Config::kLora) producer.prefetch_adapters();
   int num_tiles;
   if (small_batch) {
     int listed;
@@ -134,7 +174,8 @@ __device__ void produce_small_batch(const MoeLayerParams& p, const SmallBatch& b
     for (int i = num_ctas - 1 - blockIdx.x; i < batch.num_items; i += num_ctas) {
       int first_column;
       const MoeShrinkItem item = small_batch_item(p, batch, i, lane, &first_column);
-      producer.shrink(item, first_column);
+      const int n = min(lane, item.num_tokens - 1);
+      producer.shrink(item, batch.token_of_column[first_column + n]);
     }
   }
 #pragma unroll 1
@@ -180,7 +221,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_gemm
   if constexpr (Config::kSmallBatch) {
     wait_for_previous_kernel();
     let_next_kernel_start();
-    Producer<Config> producer(p, shared, lane);
+    Producer<Config> producer(p, shared, lane, plan.tells_tiles);
     if (produces) producer.small_batch_x();
     route_small_batch(p, shared.batch());
     if (produces) {
@@ -193,7 +234,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void moe_gemm
       consumer.run();
     }
   } else if (produces) {
-    Producer<Config> producer(p, shared, lane);
+    Producer<Config> producer(p, shared, lane, plan.tells_tiles);
     if constexpr (Config::kGateUp) {
       produce_gate_up(p, producer, plan, lane);
     } else {

@@ -23,6 +23,15 @@ __device__ __forceinline__ int shrink_depth(int part_columns, int num_slab_rows,
 // A token's x in a stage; the odd multiple of 16 bytes keeps ldmatrix free of bank conflicts.
 __device__ __forceinline__ int shrink_x_stride(int depth) { return 2 * depth + 16; }
 
+// Rows of A of gate and up, or of the one of both.
+__device__ __forceinline__ int num_shrink_rows(const MoeAdapterSlot& slot) {
+  return slot.one_a ? slot.rank_gate_up : 2 * slot.rank_gate_up;
+}
+
+__device__ __forceinline__ void prefetch_l1(const void* at) {
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
+}
+
 // A list entry of 16-byte parts, past L1: an earlier kernel may have filled it while this one ran.
 template <class T>
 __device__ __forceinline__ T load_entry(const T* at) {
@@ -45,8 +54,10 @@ __device__ __forceinline__ float* v_of(const MoeLayerParams& p, int step, int ro
 template <class Config>
 class Producer {
  public:
-  __device__ Producer(const MoeLayerParams& p, GemmShared<Config>& shared, int lane)
-      : p_(p),
+  __device__ Producer(const MoeLayerParams& p, GemmShared<Config>& shared, int lane,
+                      bool tells_tiles)
+      : tells_tiles_(tells_tiles),
+        p_(p),
         shared_(shared),
         ring_(shared, shared.ring_bytes(p.sizes.hidden_size), lane),
         lane_(lane) {}
@@ -65,12 +76,12 @@ class Producer {
     __syncwarp();
   }
 
-  // Begins to read a weight tile of an expert that may have no tokens: as much as the ring takes,
-  // but for the last stage.
-  __device__ void guess(int expert, int index) {
+  // Begins to read a weight tile, of an expert that may have no tokens: as much as the ring takes,
+  // but for the last stage and `room` bytes.
+  __device__ void guess(int expert, int index, int room) {
     const uint8_t* weights = weights_of(expert, index);
     const int bytes = Config::stage_bytes(Config::kTokens);
-    while (num_guessed_ < num_stages() - 1 && ring_.has_room(bytes)) {
+    while (num_guessed_ < num_stages() - 1 && ring_.has_room(bytes + room)) {
       ring_.open(bytes);
       copy_weights(weights, num_guessed_++);
       __syncwarp();
@@ -88,14 +99,13 @@ class Producer {
     num_guessed_ = 0;
     __syncwarp();
   }
-  // It has these; `num_shrink_items` of this CTA's come behind what has been read.
-  __device__ void keep_guess(const MoeTokenTile& tile, int index, int num_shrink_items) {
+  // It has these; shrink items may come behind what has been read.
+  __device__ void keep_guess(const MoeTokenTile& tile, int index) {
     if (num_guessed_ == 0) return;
     const ActivationImage image = x_image_of(tile);
     if (lane_ == 0) {
       begin_tile(shared_.headers[0], tile, index);
       shared_.headers[0].shrink_at = num_guessed_;
-      shared_.headers[0].num_shrink_items = num_shrink_items;
     }
     __syncwarp();
     if (lane_ < num_guessed_) {
@@ -107,19 +117,24 @@ class Producer {
     __syncwarp();
   }
 
-  // Rows of A times the tokens of a run; in a small batch its columns from first_column on.
-  __device__ void shrink(const MoeShrinkItem& item, int first_column) {
+  // The adapters come close before they are needed in a hurry: those of as many tokens as there is
+  // time for.
+  __device__ void prefetch_adapters() const {
+#pragma unroll 1
+    for (int t = lane_; t < min(p_.num_tokens, 128); t += 32) {
+      const int slot = p_.adapter_slot_of_token[t];
+      if (slot == kNoAdapter) continue;
+      prefetch_l1(p_.adapters + slot);
+      prefetch_l1(reinterpret_cast<const uint8_t*>(p_.adapters + slot + 1) - 1);
+    }
+  }
+
+  // Rows of A times the tokens of an item; lane n has token n.
+  __device__ void shrink(const MoeShrinkItem& item, int token) {
     const int hidden = p_.sizes.hidden_size, part_columns = hidden / kShrinkParts;
     const int rows = slab_rows(item.one_a ? item.rank : 2 * item.rank, item.slab);
     const int depth = shrink_depth<Config>(part_columns, rows, item.num_tokens);
-    const Bf16* x[2];
-    for (int i = 0; i < 2; ++i) {
-      const int n = min(lane_ + 32 * i, item.num_tokens - 1);
-      const int token = Config::kSmallBatch
-                            ? shared_.batch().token_of_column[first_column + n]
-                            : __ldcg(p_.workspace.token_of_row + item.first_row + n);
-      x[i] = p_.x + int64_t{token} * hidden;
-    }
+    const Bf16* const x = p_.x + int64_t{token} * hidden;
 #pragma unroll 1
     for (int part = 0; part < item.num_parts; ++part) {
       const int begin = (item.first_part + part) * part_columns;
@@ -135,6 +150,7 @@ class Producer {
             header.first_row = item.first_row;
             header.num_tokens = item.num_tokens;
             header.index = item.slab;
+            header.depth = depth;
             header.num_slab_rows = rows;
             header.rank = item.rank;
             header.one_a = item.one_a;
@@ -150,11 +166,42 @@ class Producer {
         }
         __syncwarp();
         uint8_t* const x_begin = ring_.data() + 2 * depth * rows;
-        for (int i = 0; i < 2; ++i) {
-          const int n = lane_ + 32 * i;
-          if (n >= item.num_tokens) continue;
-          bulk_copy(x_begin + n * shrink_x_stride(depth), x[i] + begin + k, 2 * columns,
+        if (lane_ < item.num_tokens) {
+          bulk_copy(x_begin + lane_ * shrink_x_stride(depth), x + begin + k, 2 * columns,
                     ring_.full(), CachePolicy::kEvictLast);
+        }
+      }
+    }
+  }
+
+  // Of the shrinks of a tile's runs, each cut into pieces of some parts of H, number `first` and
+  // every `step`-th from there on. Where experts share A, others do them.
+  __device__ void shrink_runs(const MoeTokenTile& tile, int first, int step, int parts) {
+    find_runs(tile);
+    const int pieces = kShrinkParts / parts;
+    int piece = first;
+#pragma unroll 1
+    for (unsigned left = runs_; left != 0; left &= left - 1, piece -= pieces) {
+      const int begin = __ffs(left) - 1;
+      const int end = __shfl_sync(kAllLanes, run_.end, begin);
+      const int token = __shfl_sync(kAllLanes, row_.token, min(begin + lane_, 31));
+      const MoeAdapterSlot& slot = p_.adapters[__shfl_sync(kAllLanes, row_.slot, begin)];
+      const bool shares_a = slot.shrink_gate_up_stride == 0;
+      MoeShrinkItem item;
+      item.first_row = item.ready_index = tile.first_row + begin;
+      item.num_tokens = end - begin;
+      item.rank = slot.rank_gate_up, item.one_a = slot.one_a;
+      item.num_parts = parts;
+      item.scaling_gate = slot.scaling_gate, item.scaling_up = slot.scaling_up;
+      const int num_rows = shares_a ? 0 : num_shrink_rows(slot);
+#pragma unroll 1
+      for (; piece < pieces; piece += step) {
+        item.first_part = piece * parts;
+        item.factor = slot.shrink_gate_up + tile.expert * slot.shrink_gate_up_stride;
+#pragma unroll 1
+        for (item.slab = 0; 64 * item.slab < num_rows; ++item.slab) {
+          shrink(item, token);
+          item.factor += int64_t{64} * 2 * p_.sizes.hidden_size;
         }
       }
     }
@@ -169,7 +216,7 @@ class Producer {
     const uint8_t* images = kGateUp ? p_.workspace.x_image : p_.workspace.h_image;
     // Weights come first: finding out about the factors takes a few reads, one after the other.
     const int find_runs_at = min(max(3, num_guessed_), num_stages - 1);
-    const int claim_at = max(num_guessed_, num_stages - 4);
+    const int claim_at = max(num_guessed_, num_stages - 4), first = num_guessed_;
 #pragma unroll 1
     for (int k = num_guessed_; k < num_stages; ++k) {
       open(bytes);
@@ -182,12 +229,14 @@ class Producer {
       if (lane_ == 0) {
         StageHeader& header = ring_.header();
         if (k == 0) begin_tile(header, tile, index);
+        if (k == first) header.kind = StageKind::kWeights;
         if (Config::kLora && k == num_stages - 1) {
           header.num_expand_cells = num_expand_cells_;
           header.num_down_cells = num_down_cells_;
         }
       }
       copy_weights(weights, k);
+      if (!kGateUp && tells_tiles_ && k == 0) find_results(tile);
       if constexpr (Config::kSmallBatch) {
         if (lane_ == 0) mbarrier_arrive(ring_.full());
         __syncwarp();
@@ -226,7 +275,12 @@ class Producer {
     }
     __syncwarp();
     if constexpr (Config::kGateUp) return;
-    if (!results_ready_) take_results();
+    take_results();
+    if (tells_tiles_) {
+      // The next kernel may start when gate_up has finished.
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+    }
     // For the next layer, which counts from zero.
     if constexpr (Config::kLora) {
       const int pairs = p_.num_tokens * p_.sizes.pairs_per_token();
@@ -238,6 +292,8 @@ class Producer {
   }
 
  private:
+  static constexpr int kWarps = Config::kConsumers / 32;
+
   // `count` pieces into a stage, as far apart there as where they come from.
   struct Copy {
     const uint8_t* from;
@@ -299,11 +355,11 @@ class Producer {
     }
   }
 
-  // The down kernel's producer starts before gate_up has finished: it fills the ring with weights
-  // and factors, remembers what h and v belong to them (lane i for stage i), and takes those when
-  // the ring is full.
+  // The down kernel's producer starts before gate_up has finished: while a tile's h and v are not
+  // there, it fills the ring with weights and factors, remembers what belongs to them (lane i for
+  // stage i), and takes that when the ring is full.
   __device__ void open(int bytes) {
-    if (!results_ready_ && !ring_.has_room(bytes)) take_results();
+    if (has_pending_ && !ring_.has_room(bytes)) take_results();
     ring_.open(bytes);
   }
   // Adds a result of the previous kernel to the stage, and closes it.
@@ -313,19 +369,44 @@ class Producer {
       if constexpr (Config::kStageImages > 1) __syncwarp();
       if (lane_ < result.count) result.issue(lane_, ring_.data(), ring_.full());
       __syncwarp();
-    } else if (lane_ == ring_.stage()) {
-      pending_to_ = ring_.data(), pending_ = result;
+    } else {
+      has_pending_ = true;
+      if (lane_ == ring_.stage())
+        pending_to_ = ring_.data(), pending_ = result, pending_ready_ = tile_ready_;
     }
   }
+  // Warps of gate_up that store a part of a tile's h and v.
+  __device__ int warps_of_tile() const { return kWarps * (p_.sizes.moe_intermediate_size / 64); }
+  // Whether they all have, or, as lane 0 asks with the same load, all of gate_up is done: then
+  // nothing is asked any more, which takes longer than a tile of few stages. gate_up has as many
+  // CTAs as this kernel.
+  __device__ void find_results(const MoeTokenTile& tile) {
+    if (all_ready_) return;
+    tile_ready_ = p_.workspace.h_ready + tile.first_row / 8;
+    const int ready = load_acquire(lane_ == 0 ? &p_.workspace.counts->gate_up_done : tile_ready_);
+    const unsigned answers = __ballot_sync(
+        kAllLanes, ready == (lane_ == 0 ? kWarps * static_cast<int>(gridDim.x) : warps_of_tile()));
+    all_ready_ = (answers & 1) != 0;
+    results_ready_ = answers != 0;
+    __syncwarp();  // copies are issued by other lanes than the one that has seen it
+    fence_proxy_async_global();
+  }
+  // Waits for what stages lack, and closes them.
   __device__ void take_results() {
+    if (!tells_tiles_ && !results_ready_) {
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+    }
+    while (tells_tiles_ && pending_.count > 0 && load_acquire(pending_ready_) < warps_of_tile()) {
+    }
     __syncwarp();
-    wait_for_previous_kernel();
-    let_next_kernel_start();
     fence_proxy_async_global();
     if (pending_.count > 0) {
       mbarrier_arrive_expect(&shared_.full[lane_], pending_.bytes * pending_.count);
       pending_.issue_all(pending_to_, &shared_.full[lane_]);
+      pending_.count = 0;
     }
+    has_pending_ = false;
     results_ready_ = true;
     __syncwarp();
   }
@@ -336,31 +417,40 @@ class Producer {
            (int64_t{expert} * num_tiles + index) * weight_rows_bytes(Config::kFormat, columns());
   }
 
-  // Lane i keeps run i of the tile, where its factors lie, and the row of u of token i.
-  __device__ void load_runs(const MoeTokenTile& tile, int index) {
-    run_ = {};
+  // Lane i keeps row i of the tile and, where a run begins there, how far it goes.
+  __device__ void find_runs(const MoeTokenTile& tile) {
+    row_.slot = kNoAdapter;
     if constexpr (Config::kSmallBatch) {
-      run_ = small_batch_run(p_, shared_.batch(), tile, lane_);
-      if (Config::kGateUp && lane_ < p_.num_tokens) {
-        u_row_ = shared_.batch().same_slot[lane_] != 0 && shared_.batch().shares_a(lane_)
-                     ? p_.workspace.max_rows + lane_
-                     : tile.first_row + lane_;
-      }
-    } else {
-      if (lane_ < tile.num_runs) run_ = load_entry(p_.workspace.runs + tile.first_row + lane_);
-      if (Config::kGateUp && tile.num_runs > 0 && lane_ < tile.num_tokens)
-        u_row_ = __ldcg(p_.workspace.u_row_of_row + tile.first_row + lane_);
+      row_ = small_batch_row(p_, shared_.batch(), tile, lane_);
+    } else if (tile.num_runs > 0 && lane_ < tile.num_tokens) {
+      row_ = load_entry(p_.workspace.rows + tile.first_row + lane_);
     }
-    if (run_.end > 0) {
-      const MoeAdapterSlot& slot = p_.adapters[run_.slot];
+    const int left = __shfl_up_sync(kAllLanes, row_.slot, 1);
+    const bool differs = lane_ == 0 || row_.slot != left;
+    const unsigned differing = __ballot_sync(kAllLanes, differs);
+    runs_ = __ballot_sync(kAllLanes, differs && row_.slot != kNoAdapter);
+    const unsigned later = lane_ < 31 ? differing >> (lane_ + 1) : 0;
+    run_ = {};
+    run_.end = later != 0 ? lane_ + __ffs(later) : 32;
+  }
+
+  // And where its factors lie.
+  __device__ void load_runs(const MoeTokenTile& tile, int index) {
+    find_runs(tile);
+    if (runs_ >> lane_ & 1) {
+      const MoeAdapterSlot& slot = p_.adapters[row_.slot];
+      run_.rank_gate_up = slot.rank_gate_up, run_.rank_down = slot.rank_down;
       if constexpr (Config::kGateUp) {
-        factor_[0] = slot.expand_gate_up + run_.expert * slot.expand_gate_up_stride +
+        factor_[0] = slot.expand_gate_up + tile.expert * slot.expand_gate_up_stride +
                      index * expand_tile_bytes(run_.rank_gate_up);
-        factor_[1] = slot.shrink_down + run_.expert * slot.shrink_down_stride +
+        factor_[1] = slot.shrink_down + tile.expert * slot.shrink_down_stride +
                      index * down_shrink_tile_bytes(run_.rank_down);
         scaling_ = slot.scaling_down;
+        run_.ready_index = slot.shrink_gate_up_stride == 0 ? p_.workspace.max_rows + row_.slot
+                                                           : tile.first_row + lane_;
+        run_.ready_count = (num_shrink_rows(slot) + 15) / 16 * kShrinkParts * row_.num_shrinks;
       } else {
-        factor_[0] = slot.expand_down + run_.expert * slot.expand_down_stride +
+        factor_[0] = slot.expand_down + tile.expert * slot.expand_down_stride +
                      index * expand_tile_bytes(run_.rank_down);
       }
     }
@@ -392,8 +482,8 @@ class Producer {
       }
       __syncwarp();
       if (lane_ < num_tokens) {
-        bulk_copy(ring_.data() + lane_ * kRowBytes, u_of(p_, step, u_row_), kRowBytes, ring_.full(),
-                  CachePolicy::kEvictLast);
+        bulk_copy(ring_.data() + lane_ * kRowBytes, u_of(p_, step, row_.u_row), kRowBytes,
+                  ring_.full(), CachePolicy::kEvictLast);
       }
       __syncwarp();
     } else {
@@ -422,10 +512,10 @@ class Producer {
         parts(tile, step);
       }
 #pragma unroll 1
-      for (int r = 0; r < tile.num_runs; ++r) {
+      for (unsigned left = runs_; left != 0; left &= left - 1) {
+        const int r = __ffs(left) - 1;
         const int rank = __shfl_sync(kAllLanes, my_rank, r);
         if (16 * step >= rank) continue;
-        const int begin = __shfl_sync(kAllLanes, run_.begin, r);
         const int end = __shfl_sync(kAllLanes, run_.end, r);
         const float scaling = __shfl_sync(kAllLanes, scaling_, r);
         const auto factor = reinterpret_cast<const uint8_t*>(
@@ -435,7 +525,7 @@ class Producer {
           const bool half = step_width(rank, step) == 8;
           const uint32_t bytes = half ? kStepBytes / 2 : kStepBytes;
           StageHeader& header = ring_.header();
-          header.cells[cell] = {static_cast<int16_t>(begin), static_cast<int16_t>(end),
+          header.cells[cell] = {static_cast<int16_t>(r), static_cast<int16_t>(end),
                                 static_cast<int16_t>(step), half};
           header.scaling[cell] = scaling;
           mbarrier_expect(ring_.full(), bytes);
@@ -458,21 +548,38 @@ class Producer {
     *cell = 0;
   }
 
+  bool tells_tiles_;
   const MoeLayerParams& p_;
   GemmShared<Config>& shared_;
   RingWriter<Config> ring_;
   int lane_;
   int claimed_ = 0;      // lane 0
   int num_guessed_ = 0;  // stages of the next weight tile that a guess has read
-  MoeRun run_;
+  // Of the tile whose runs were found last: lane i keeps row i and, where a run begins there (a bit
+  // of runs_), the run.
+  struct Run {
+    int32_t end;
+    int32_t rank_gate_up;  // 0 in other lanes
+    int32_t rank_down;
+    int32_t ready_index;  // its u is complete when run_ready[ready_index] == ready_count
+    int32_t ready_count;
+  };
+  MoeRow row_ = {};
+  unsigned runs_ = 0;
+  Run run_ = {};
   const uint8_t* factor_[2];  // expand, down shrink
   float scaling_ = 0.0f;
-  int u_row_ = 0;
   int num_expand_cells_ = 0;
   int num_down_cells_ = 0;
+  // Down: of all tiles; of the present one; its count in h_ready.
+  bool all_ready_ = false;
   bool results_ready_ = Config::kGateUp;
+  const int32_t* tile_ready_ = nullptr;
+  // What a stage lacks, in its lane, and of which tile it is.
+  bool has_pending_ = false;
   uint8_t* pending_to_ = nullptr;
   Copy pending_ = {};
+  const int32_t* pending_ready_ = nullptr;
 };
 
 // Weights that will be needed for certain (the shared expert's) or most likely (gate_up of

@@ -32,6 +32,12 @@ struct GemmConfig {
   static_assert(!kSmallBatch || (kGateUp && kTokens == kSmallBatchTokens));
   static_assert(kFp8 || !(kSmallBatch || kRaw));
   static constexpr int kColumnTiles = kTokens / 8;
+  // gate_up tells down of each tile, so that its last tiles and down's first ones are under way at
+  // once. In a small batch all tiles end together.
+  static constexpr bool kTellsTiles = kGateUp && !kSmallBatch && !kRaw;
+  // Shrink items may come in the middle of a guessed tile. NVFP4 does not guess with adapters
+  // (most_guessed_experts), and four of its CTAs have no registers for both.
+  static constexpr bool kShrinksInTile = kLora && kGateUp && !kSmallBatch && !kNvfp4;
   static constexpr int kConsumers = 128;
   static constexpr int kThreads = kConsumers + 32;
   static constexpr int kCtasPerSm = gemm_ctas_per_sm(kFormat, kTokens, kLora);
@@ -53,7 +59,7 @@ struct GemmConfig {
   // A stage of factors: cells, each one rank step of one run. A stage of a shrink item.
   static constexpr int kExpandCells = 4;
   static constexpr int kDownCells = 8;
-  static constexpr int kShrinkBytes = kCtasPerSm > 2 ? 24 * 1024 : 48 * 1024;
+  static constexpr int kShrinkBytes = kCtasPerSm > 2 ? 12 * 1024 : 48 * 1024;
 
   static constexpr int kHStride = 64 * 2 + 16;  // h in shared memory, bytes a token
   static constexpr int kOutStride = 64 + 16;    // output of a warp, bytes a token
@@ -81,7 +87,7 @@ struct FactorCell {
 };
 
 enum class StageKind : int32_t {
-  kWeights,  // a tile's first stage
+  kWeights,  // a tile's first stage, and the one that follows shrink items within it
   kShrink,   // a shrink item's first stage
   kSkip,     // a wrong guess: num_stages of no use
   kEnd,      // there is no more
@@ -97,12 +103,12 @@ struct StageHeader {
   int32_t num_tokens;
   int32_t index;       // of the weight tile within the expert; of the slab
   int32_t num_stages;  // of a wrong guess
-  int32_t shrink_at;   // the stage of the tile before which shrink items come
-  int32_t num_shrink_items;
+  int32_t shrink_at;   // the stage of the tile before which shrink items may come
   // Last stage of a weight tile.
   int32_t num_expand_cells;
   int32_t num_down_cells;
   // Shrink items.
+  int32_t depth;  // columns of a stage
   int32_t num_slab_rows;
   int32_t rank;
   int32_t one_a;

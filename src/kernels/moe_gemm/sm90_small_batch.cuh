@@ -192,31 +192,24 @@ __device__ inline MoeTokenTile small_batch_tile(const SmallBatch& batch, int til
   return {.expert = batch.key_of_tile[tile],
           .first_row = kSmallBatchTokens * tile,
           .num_tokens = kSmallBatchTokens,
-          .num_runs = kSmallBatchTokens};
+          .num_runs = 1};
 }
 
-// Column `column` of a tile as the beginning of its adapter's run there; of rank 0 where it is
-// none.
-__device__ inline MoeRun small_batch_run(const MoeLayerParams& p, const SmallBatch& batch,
+// Column `column` of a tile. An adapter's run there goes from the first to the last of its tokens
+// that chose the expert.
+__device__ inline MoeRow small_batch_row(const MoeLayerParams& p, const SmallBatch& batch,
                                          const MoeTokenTile& tile, int column) {
-  MoeRun run = {};
-  if (column >= p.num_tokens) return run;
-  const uint32_t mine = batch.columns_of_key[tile.expert] & batch.same_slot[column];
-  if (__ffs(mine) != column + 1) return run;
-  const MoeAdapterSlot& slot = batch.slots[column];
-  run.slot = batch.slot_of_column[column];
-  run.begin = column;
-  run.end = 32 - __clz(mine);
-  run.ready_index =
-      batch.shares_a(column) ? p.workspace.max_rows + run.slot : tile.first_row + column;
-  run.ready_count = (batch.shrink_rows(column) + 15) / 16 * kShrinkParts;
-  run.rank_gate_up = slot.rank_gate_up;
-  run.rank_down = slot.rank_down;
-  run.expert = tile.expert;
-  return run;
+  MoeRow row = {
+      .token = -1, .slot = kNoAdapter, .u_row = tile.first_row + column, .num_shrinks = 1};
+  if (column >= p.num_tokens || batch.same_slot[column] == 0) return row;
+  const uint32_t chose = batch.columns_of_key[tile.expert] & batch.same_slot[column];
+  if (__ffs(chose) <= column + 1 && column < 32 - __clz(chose))
+    row.slot = batch.slot_of_column[column];
+  if (batch.shares_a(column)) row.u_row = p.workspace.max_rows + column;
+  return row;
 }
 
-// Tells the down kernel: each CTA writes some tiles and their runs.
+// Tells the down kernel: each CTA writes some tiles and their rows.
 __device__ inline void list_small_batch(const MoeLayerParams& p, const SmallBatch& batch,
                                         int lane) {
   const MoeWorkspace& w = p.workspace;
@@ -225,7 +218,7 @@ __device__ inline void list_small_batch(const MoeLayerParams& p, const SmallBatc
     const MoeTokenTile tile = small_batch_tile(batch, i);
     if (lane == 0) w.tiles[i] = tile;
     if (p.adapters != nullptr && lane < kSmallBatchTokens)
-      w.runs[tile.first_row + lane] = small_batch_run(p, batch, tile, lane);
+      w.rows[tile.first_row + lane] = small_batch_row(p, batch, tile, lane);
   }
   if (blockIdx.x == 0) {
     listed += kListedUnit * (batch.num_tiles + 1);

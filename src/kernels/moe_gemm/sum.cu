@@ -26,7 +26,7 @@ __global__ __launch_bounds__(kMaxNormThreads) void moe_sum_kernel(
   if (is_first) {
     // For the next layer, which counts from zero. gate_up has finished, and every CTA of down has
     // begun: it let this kernel start.
-    if (!kDelta) w.counts->num_shrink_items = w.counts->num_late_shrink_items = 0;
+    if (!kDelta) w.counts->num_shrink_items = 0;
     w.counts->next_gate_up = 0;
     w.counts->arrived = w.counts->listed = 0;
     __threadfence();
@@ -47,7 +47,10 @@ __global__ __launch_bounds__(kMaxNormThreads) void moe_sum_kernel(
     has_delta = slot >= 0 && p.adapters[slot].rank_down > 0;
   }
   wait_for_previous_kernel();
-  if (is_first) w.counts->next_down = 0;
+  if (is_first) w.counts->next_down = w.counts->gate_up_done = 0;
+  // No more tiles than pairs.
+  if (static_cast<int>(threadIdx.x) < per_token)
+    w.h_ready[int64_t{token} * per_token + threadIdx.x] = 0;
   // The LoRA kernels read it until they end.
   if (kDelta && is_first) w.counts->num_shrink_items = 0;
 #pragma unroll

@@ -261,54 +261,77 @@ __device__ void list_shrink(const MoeLayerParams& p, MoeShrinkItem item, int fir
                             int num_tokens) {
   const int rows = item.one_a ? item.rank : 2 * item.rank;
   const int slabs = (rows + 63) / 64;
-  const int pieces = (num_tokens + kLargeShrinkTokens - 1) / kLargeShrinkTokens;
+  const int most = item.one_a ? kOneAShrinkTokens : kLargeShrinkTokens;
+  const int pieces = (num_tokens + most - 1) / most;
+  const int of_piece = (num_tokens + pieces - 1) / pieces;
   if (slabs == 0) return;
   int at = atomicAdd(&p.workspace.counts->num_shrink_items, slabs * pieces);
   for (item.slab = 0; item.slab < slabs; ++item.slab) {
     for (int i = 0; i < pieces; ++i) {
-      item.first_row = first + i * kLargeShrinkTokens;
-      item.num_tokens = min(kLargeShrinkTokens, num_tokens - i * kLargeShrinkTokens);
+      item.first_row = first + i * of_piece;
+      item.num_tokens = min(of_piece, num_tokens - i * of_piece);
       p.workspace.shrink_items[at++] = item;
     }
     item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
   }
 }
 
-// Runs of a tile, neighbours of one adapter, and the shrinks they need. Returns how many there are.
+// Of each 32 tokens of a tile those with which a run begins.
+using RunStarts = uint32_t[kLargeTileTokens / 32];
+
+// The token with which run r begins, or `num_tokens` if there is none.
+__device__ int start_of_run(const RunStarts& starts, int r, int num_tokens) {
+  int start = num_tokens;
+#pragma unroll
+  for (int i = 0; i < kLargeTileTokens / 32; ++i) {
+    const int count = __popc(starts[i]);
+    if (r >= 0 && r < count) {
+      uint32_t bits = starts[i];
+      for (int skip = r; skip > 0; --skip) bits &= bits - 1;
+      start = 32 * i + __ffs(bits) - 1;
+    }
+    r -= count;
+  }
+  return start;
+}
+
+// Runs of a tile, neighbours of one adapter, and the shrinks they need. Tokens of no adapter come
+// before all others. Returns how many there are.
 __device__ int list_runs(const MoeLayerParams& p, const RoutingScratch& s, const MoeTokenTile& tile,
                          int lane) {
-  MoeLargeRun* const runs = p.workspace.large_runs + tile.first_row;
-  int num_runs = 0;
-  for (int first = 0; first < tile.num_tokens; first += 32) {
-    const int n = first + lane;
-    const auto slot_at = [&](int i) {
-      return i >= 0 && i < tile.num_tokens ? __ldcg(s.slot_of_row + tile.first_row + i)
-                                           : kNoAdapter;
-    };
-    const int slot = slot_at(n);
-    const bool starts = slot >= 0 && (n == 0 || slot_at(n - 1) != slot);
-    const bool ends = slot >= 0 && (n == tile.num_tokens - 1 || slot_at(n + 1) != slot);
-    const unsigned all_starts = __ballot_sync(kAllLanes, starts);
-    const int run = num_runs + __popc(all_starts & (0xffffffffu >> (31 - lane))) - 1;
-    if (starts) {
-      const MoeAdapterSlot& adapter = p.adapters[slot];
-      MoeLargeRun& out = runs[run];
-      out.slot = slot, out.begin = n;
-      out.rank_gate_up = adapter.rank_gate_up, out.rank_down = adapter.rank_down;
-      out.expand_gate_up = adapter.expand_gate_up + tile.expert * adapter.expand_gate_up_stride;
-      out.shrink_down = adapter.shrink_down + tile.expert * adapter.shrink_down_stride;
-      out.expand_down = adapter.expand_down + tile.expert * adapter.expand_down_stride;
-      out.scaling_down = adapter.scaling_down;
-    }
-    if (ends) runs[run].end = n + 1;
-    num_runs += __popc(all_starts);
+  constexpr int kParts = kLargeTileTokens / 32;
+  int slot[kParts];  // all on their way at once
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) {
+    const int n = 32 * i + lane;
+    slot[i] = n < tile.num_tokens ? __ldcg(s.slot_of_row + tile.first_row + n) : kNoAdapter;
   }
-  __syncwarp();
+  RunStarts starts;
+  int num_runs = 0;
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) {
+    const int left = __shfl_up_sync(kAllLanes, slot[i], 1);
+    const int last = i > 0 ? __shfl_sync(kAllLanes, slot[max(0, i - 1)], 31) : kNoAdapter;
+    starts[i] = __ballot_sync(kAllLanes, slot[i] >= 0 && slot[i] != (lane > 0 ? left : last));
+    num_runs += __popc(starts[i]);
+  }
   for (int r = lane; r < num_runs; r += 32) {
-    const MoeAdapterSlot& adapter = p.adapters[runs[r].slot];
+    const int begin = start_of_run(starts, r, tile.num_tokens);
+    const int end = start_of_run(starts, r + 1, tile.num_tokens);
+    const int of_run = __ldcg(s.slot_of_row + tile.first_row + begin);
+    const MoeAdapterSlot& adapter = p.adapters[of_run];
+    p.workspace.large_runs[tile.first_row + r] = {
+        .expand_gate_up = adapter.expand_gate_up + tile.expert * adapter.expand_gate_up_stride,
+        .shrink_down = adapter.shrink_down + tile.expert * adapter.shrink_down_stride,
+        .expand_down = adapter.expand_down + tile.expert * adapter.expand_down_stride,
+        .scaling_down = adapter.scaling_down,
+        .slot = of_run,
+        .begin = begin,
+        .end = end,
+        .rank_gate_up = adapter.rank_gate_up,
+        .rank_down = adapter.rank_down};
     if (adapter.shrink_gate_up_stride == 0) continue;
-    list_shrink(p, shrink_item(adapter, tile.expert), tile.first_row + runs[r].begin,
-                runs[r].end - runs[r].begin);
+    list_shrink(p, shrink_item(adapter, tile.expert), tile.first_row + begin, end - begin);
   }
   return num_runs;
 }
@@ -325,6 +348,26 @@ __device__ void list_tile(const MoeLayerParams& p, const RoutingScratch& s, int 
   for (int half = 0; half < large_num_entries(tile.num_tokens); ++half) {
     p.workspace.other_tiles[entry + half] = tile;
     tile.num_runs += kSecondHalf;
+  }
+}
+
+__global__ __launch_bounds__(kRoutingThreads) void moe_large_list_kernel(
+    const __grid_constant__ MoeLayerParams p) {
+  const RoutingScratch s = scratch_of(p);
+  // Neighbouring tiles go to different CTAs.
+  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
+  for (int i = warp; i < num_tiles; i += gridDim.x * kRoutingWarps)
+    list_tile(p, s, i, threadIdx.x % 32);
+  // An A that experts share is multiplied once a token.
+  for (int slot = blockIdx.x * kRoutingThreads + threadIdx.x; slot < p.num_slots;
+       slot += gridDim.x * kRoutingThreads) {
+    const MoeAdapterSlot& adapter = p.adapters[slot];
+    const int begin = __ldcg(s.slot_begin + slot + 1), end = __ldcg(s.slot_begin + slot + 2);
+    if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
+    list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
   }
 }
 
@@ -384,30 +427,29 @@ __device__ void quantize_into_rows(const MoeLayerParams& p, const RoutingScratch
   }
 }
 
-__global__ __launch_bounds__(kRoutingThreads, 2) void moe_large_quantize_kernel(
+// A CTA for every kQuantizeWarps tasks: beside the shrink there is room for few of them at first.
+constexpr int kQuantizeWarps = 4;
+constexpr int quantize_parts(int hidden) {
+  return (hidden / 128 + kQuantizeDepth - 1) / kQuantizeDepth;
+}
+
+// Without adapters it lists the tiles too. With adapters the shrink comes before it, which needs
+// nothing of it and is waited for at the end.
+template <bool kLora>
+__global__ __launch_bounds__(32 * kQuantizeWarps, 8) void moe_large_quantize_kernel(
     const __grid_constant__ MoeLayerParams p) {
   const RoutingScratch s = scratch_of(p);
-  const int lane = threadIdx.x % 32, depth = p.sizes.hidden_size / 128;
-  // Neighbouring tasks go to different CTAs.
-  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
-  const int num_warps = gridDim.x * kRoutingWarps;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 + kQuantizeWarps * blockIdx.x;
+  const int parts = quantize_parts(p.sizes.hidden_size);
   let_next_kernel_start();
-  wait_for_previous_kernel();
-  const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
-  for (int i = warp; i < num_tiles; i += num_warps) list_tile(p, s, i, lane);
-  if (p.adapters != nullptr) {
-    // An A that experts share is multiplied once a token.
-    for (int slot = blockIdx.x * kRoutingThreads + threadIdx.x; slot < p.num_slots;
-         slot += gridDim.x * kRoutingThreads) {
-      const MoeAdapterSlot& adapter = p.adapters[slot];
-      const int begin = __ldcg(s.slot_begin + slot + 1), end = __ldcg(s.slot_begin + slot + 2);
-      if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
-      list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
-    }
+  if constexpr (!kLora) {
+    wait_for_previous_kernel();
+    const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
+    for (int i = warp; i < num_tiles; i += kQuantizeWarps * gridDim.x) list_tile(p, s, i, lane);
   }
-  const int parts = (depth + kQuantizeDepth - 1) / kQuantizeDepth;
-  for (int i = warp; i < p.num_tokens * parts; i += num_warps)
-    quantize_into_rows(p, s, i / parts, i % parts * kQuantizeDepth, lane);
+  if (warp < p.num_tokens * parts)
+    quantize_into_rows(p, s, warp / parts, warp % parts * kQuantizeDepth, lane);
+  if (kLora && blockIdx.x == gridDim.x - 1) wait_for_previous_kernel();
 }
 
 }  // namespace
@@ -443,8 +485,19 @@ void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStre
           .cta = cta,
           .shared_bytes = member_bytes + sizeof(int32_t) * num_keys},
          stream, p);
-  launch("moe_large_quantize", moe_large_quantize_kernel,
-         {.grid = dim3(2 * plan.num_sms), .cta = cta}, stream, p);
+  if (p.adapters != nullptr) {
+    launch("moe_large_list", moe_large_list_kernel, {.grid = dim3(plan.num_sms), .cta = cta},
+           stream, p);
+  }
+}
+
+void launch_large_quantize(const MoeLayerParams& p, const MoePlan&, CudaStream stream) {
+  const int tasks = p.num_tokens * quantize_parts(p.sizes.hidden_size);
+  launch("moe_large_quantize",
+         p.adapters != nullptr ? moe_large_quantize_kernel<true> : moe_large_quantize_kernel<false>,
+         {.grid = dim3((tasks + kQuantizeWarps - 1) / kQuantizeWarps),
+          .cta = dim3(32 * kQuantizeWarps)},
+         stream, p);
 }
 
 }  // namespace braid::kernels

@@ -146,9 +146,9 @@ __global__ __launch_bounds__(kRoutingThreads, kExpertsPerLane <= 4 ? 2 : 1) void
   if constexpr (kAll || kPart == RoutingPart::kSort) {
     SortedSizes sizes;
     if constexpr (kAll) {
-      sizes = sort_pairs_by_bits(p, s, slots, plan);
+      sizes = sort_pairs_by_bits(p, s, plan);
     } else {
-      sizes = sort_pairs(p, s, slots, warp_count, next, plan);
+      sizes = sort_pairs(p, s, warp_count, next, plan);
     }
     constexpr int kListThreads = kAll ? 32 * kListWarps : kRoutingThreads;
     if (threadIdx.x < kListThreads) write_lists<kListThreads>(p, s, slots, plan, sizes);
@@ -181,7 +181,6 @@ void launch_part_for(const MoeLayerParams& p, const MoePlan& plan, int num_ctas,
          stream, p,
          RoutingPlan{.tile_tokens = plan.tile_tokens,
                      .num_guessed_experts = plan.num_guessed_experts,
-                     .num_gemm_ctas = 2 * plan.num_sms,
                      .lists_lora_runs = lora_is_apart(p, plan)},
          max_rows);
 }

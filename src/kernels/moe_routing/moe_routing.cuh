@@ -22,8 +22,7 @@ inline constexpr int kMaxExperts = 512;
 struct RoutingPlan {
   int32_t tile_tokens;
   int32_t num_guessed_experts;
-  int32_t num_gemm_ctas;
-  bool lists_lora_runs;  // instead of shrink items
+  bool lists_lora_runs;  // for kernels of their own
 };
 
 // Where the sort keeps its arrays: shared memory for decode batches, global memory for larger ones.
@@ -195,24 +194,18 @@ __device__ inline void load_slots(const MoeLayerParams& p, MoeAdapterSlot* slots
     reinterpret_cast<int64_t*>(slots)[i] = reinterpret_cast<const int64_t*>(p.adapters)[i];
 }
 
-// Row `row` goes to pair `pair` of the token that is `order`-th by adapter.
-__device__ inline void place_pair(const MoeLayerParams& p, const RoutingScratch& s,
-                                  const MoeAdapterSlot* slots, int token, int pair, int order,
-                                  int row) {
+// Row `row` goes to pair `pair` of the token.
+__device__ inline void place_pair(const MoeLayerParams& p, const RoutingScratch& s, int token,
+                                  int pair, int row) {
   s.row_of_pair[pair] = row;
   s.token_of_row[row] = token;
-  if (p.adapters == nullptr) return;
-  const int slot = s.slot_of_token[token];
-  s.slot_of_row[row] = slot;
-  const bool shared = slot >= 0 && slots[slot].shrink_gate_up_stride == 0;
-  if (row % gridDim.x == blockIdx.x)
-    p.workspace.u_row_of_row[row] = shared ? p.workspace.max_rows + order : row;
+  if (p.adapters != nullptr) s.slot_of_row[row] = s.slot_of_token[token];
 }
 
 // Sorts the pairs by (expert, adapter). Leaves everything of `s`.
 __device__ inline SortedSizes sort_pairs(const MoeLayerParams& p, const RoutingScratch& s,
-                                         const MoeAdapterSlot* slots, int32_t* warp_count,
-                                         int32_t* next, const RoutingPlan& plan) {
+                                         int32_t* warp_count, int32_t* next,
+                                         const RoutingPlan& plan) {
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
   const int num_pairs = p.num_tokens * per_token;
   for (int k = threadIdx.x; k < num_keys; k += kRoutingThreads) s.count[k] = 0;
@@ -248,7 +241,7 @@ __device__ inline SortedSizes sort_pairs(const MoeLayerParams& p, const RoutingS
     stable_positions(
         p.num_tokens, p.num_slots + 1, slot_next, warp_count,
         [&](int t) { return s.slot_of_token[t] + 1; },
-        [&](int t, int at) { s.token_order[at] = t; });
+        [&](int t, int at) { s.token_order[at] = t, s.order_of_token[t] = at; });
   } else {
     for (int t = threadIdx.x; t < p.num_tokens; t += kRoutingThreads) s.token_order[t] = t;
     __syncthreads();
@@ -258,9 +251,7 @@ __device__ inline SortedSizes sort_pairs(const MoeLayerParams& p, const RoutingS
   };
   stable_positions(
       num_pairs, num_keys, next, warp_count, [&](int i) { return s.expert_of_pair[pair_at(i)]; },
-      [&](int i, int row) {
-        place_pair(p, s, slots, s.token_order[i / per_token], pair_at(i), i / per_token, row);
-      });
+      [&](int i, int row) { place_pair(p, s, s.token_order[i / per_token], pair_at(i), row); });
   return sizes;
 }
 
@@ -317,7 +308,6 @@ __device__ inline void order_tokens(const MoeLayerParams& p, const RoutingScratc
 // the order of their adapters; a pair's place among its expert's is a count of bits. After
 // order_tokens(); s.members is zero, token_of_row and slot_of_row are -1.
 __device__ inline SortedSizes sort_pairs_by_bits(const MoeLayerParams& p, const RoutingScratch& s,
-                                                 const MoeAdapterSlot* slots,
                                                  const RoutingPlan& plan) {
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
   const int words = (p.num_tokens + 31) / 32;
@@ -354,164 +344,147 @@ __device__ inline SortedSizes sort_pairs_by_bits(const MoeLayerParams& p, const 
     const int word = key * words + at / 32;
     const int row =
         s.first_row[key] + before[word] + __popc(s.members[word] & ((1u << at % 32) - 1));
-    place_pair(p, s, slots, t, pair, at, row);
+    place_pair(p, s, t, pair, row);
   });
   __syncthreads();
   return sizes;
 }
 
-// Writes what the GEMM kernels read: tiles, runs, shrink items. Every CTA knows the whole order and
-// writes its share: a warp takes a tile, a lane a row. By the first kThreads threads of a CTA.
+// What a GEMM kernel reads of a tile's tokens, or other kernels where the LoRA plan has them.
+__device__ inline void list_row(const MoeLayerParams& p, const RoutingScratch& s,
+                                const MoeAdapterSlot* slots, const RoutingPlan& plan, int row) {
+  const MoeWorkspace& w = p.workspace;
+  const int token = s.token_of_row[row], slot = s.slot_of_row[row];
+  MoeRow out = {.token = token, .slot = slot, .u_row = row, .num_shrinks = 1};
+  if (slot >= 0 && slots[slot].shrink_gate_up_stride == 0) {
+    const int num_tokens = s.slot_begin[slot + 2] - s.slot_begin[slot + 1];
+    out.u_row = w.max_rows + s.order_of_token[token];
+    out.num_shrinks = (num_tokens + plan.tile_tokens - 1) >> (__ffs(plan.tile_tokens) - 1);
+  }
+  if (plan.lists_lora_runs) {
+    w.token_of_row[row] = token, w.u_row_of_row[row] = out.u_row;
+  } else {
+    w.rows[row] = out;
+  }
+}
+
+// The runs of a tile for the LoRA kernels, by one warp. Tiles with adapters have at most 32 tokens.
+__device__ inline void list_lora_runs(const MoeLayerParams& p, const RoutingScratch& s,
+                                      const MoeTokenTile& tile, int lane) {
+  const int slot = lane < tile.num_tokens ? s.slot_of_row[tile.first_row + lane] : kNoAdapter - 1;
+  const int left = __shfl_up_sync(kAllLanes, slot, 1);
+  const bool boundary = lane == 0 || slot != left;
+  const unsigned boundaries = __ballot_sync(kAllLanes, boundary);
+  const bool starts = boundary && slot >= 0;
+  const unsigned runs = __ballot_sync(kAllLanes, starts);
+  int first = 0;
+  if (lane == 0 && runs != 0)
+    first = atomicAdd(&p.workspace.counts->num_shrink_items, __popc(runs));
+  first = __shfl_sync(kAllLanes, first, 0);
+  if (!starts) return;
+  const unsigned later = lane < 31 ? boundaries >> (lane + 1) : 0;
+  const int end = later != 0 ? lane + __ffs(later) : tile.num_tokens;
+  p.workspace.lora_runs[first + __popc(runs & ((1u << lane) - 1))] = {
+      .slot = slot,
+      .expert = tile.expert,
+      .first_row = tile.first_row + lane,
+      .num_tokens = end - lane};
+}
+
+// An A that experts share is multiplied once a token.
+__device__ inline void list_shared_shrinks(const MoeLayerParams& p, const RoutingScratch& s,
+                                           const MoeAdapterSlot& adapter, const RoutingPlan& plan,
+                                           int slot) {
+  const MoeWorkspace& w = p.workspace;
+  const int begin = s.slot_begin[slot + 1], end = s.slot_begin[slot + 2];
+  const int num_slabs = (shrink_rows(adapter) + 63) / 64;
+#pragma unroll 1
+  for (int t = begin; t < end; t += plan.tile_tokens) {
+    const int num_tokens = min(plan.tile_tokens, end - t);
+    int at =
+        atomicAdd(&w.counts->num_shrink_items, plan.lists_lora_runs ? 1 : num_slabs * kShrinkParts);
+    if (plan.lists_lora_runs) {
+      w.lora_runs[at] = {
+          .slot = slot, .expert = 0, .first_row = w.max_rows + t, .num_tokens = num_tokens};
+      continue;
+    }
+    MoeShrinkItem item = {};
+    item.factor = adapter.shrink_gate_up;
+    item.first_row = w.max_rows + t, item.num_tokens = num_tokens;
+    item.rank = adapter.rank_gate_up, item.one_a = adapter.one_a;
+    item.ready_index = w.max_rows + slot;
+    item.num_parts = 1;
+    item.scaling_gate = adapter.scaling_gate, item.scaling_up = adapter.scaling_up;
+    for (item.slab = 0; item.slab < num_slabs; ++item.slab) {
+      for (item.first_part = 0; item.first_part < kShrinkParts; ++item.first_part)
+        w.shrink_items[at++] = item;
+      item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
+    }
+  }
+}
+
+// Writes what the GEMM kernels read: tiles and their tokens. Every CTA knows the whole order and
+// writes its share. By the first kThreads threads of a CTA.
 template <int kThreads>
 __device__ inline void write_lists(const MoeLayerParams& p, const RoutingScratch& s,
                                    const MoeAdapterSlot* slots, const RoutingPlan& plan,
                                    const SortedSizes& sizes) {
   const MoeWorkspace& w = p.workspace;
-  const int lane = threadIdx.x % 32, tile_tokens = plan.tile_tokens;
   const int thread = blockIdx.x * kThreads + threadIdx.x;
   const int num_threads = gridDim.x * kThreads;
-  // Neighbouring tiles go to different CTAs.
-  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x, num_warps = num_threads / 32;
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
-  const auto store_tile = [&](int key, int j, const MoeTokenTile& tile) {
-    w.tiles[s.first_tile[key] + j] = tile;
+  const bool with_adapters = p.adapters != nullptr;
+  const auto tile_at = [&](int i) -> MoeTokenTile {
+    const int k = s.key_of_tile[i], begin = (i - s.first_tile[k]) * plan.tile_tokens;
+    const int first_row = s.first_row[k] + begin;
+    const int num_tokens = min(plan.tile_tokens, s.count[k] - begin);
+    // Tokens without an adapter come first.
+    return {.expert = expert_of_key(p, k),
+            .first_row = first_row,
+            .num_tokens = num_tokens,
+            .num_runs = with_adapters && s.slot_of_row[first_row + num_tokens - 1] >= 0};
+  };
+  if (thread == 0) w.counts->num_tiles = sizes.tiles, w.counts->num_other_tiles = sizes.other_tiles;
+#pragma unroll 1
+  for (int i = thread; i < sizes.tiles; i += num_threads) {
+    const MoeTokenTile tile = tile_at(i);
+    const int k = s.key_of_tile[i], j = i - s.first_tile[k];
     const bool guessed = tile.expert < plan.num_guessed_experts;
+    w.tiles[i] = tile;
     if (guessed && j == 0) {
       w.guessed_tiles[tile.expert] = tile;
     } else {
-      w.other_tiles[s.first_other[key] + j - guessed] = tile;
+      w.other_tiles[s.first_other[k] + j - guessed] = tile;
     }
-  };
-  if (thread == 0) w.counts->num_tiles = sizes.tiles, w.counts->num_other_tiles = sizes.other_tiles;
-  for (int r = thread; r < sizes.rows; r += num_threads) w.token_of_row[r] = s.token_of_row[r];
+  }
+  if (with_adapters) {
+    // From the last CTA on, so that tiles and rows are written side by side.
+#pragma unroll 1
+    for (int r = num_threads - 1 - thread; r < sizes.rows; r += num_threads)
+      list_row(p, s, slots, plan, r);
+  }
+#pragma unroll 1
   for (int i = thread; i < p.num_tokens * per_token; i += num_threads)
     w.row_of_pair[i] = s.expert_of_pair[i] >= 0 ? s.row_of_pair[i] : -1;
+#pragma unroll 1
   for (int k = thread; k < num_keys; k += num_threads) {
     const int expert = expert_of_key(p, k);
     if (expert < plan.num_guessed_experts && s.count[k] == 0)
       w.guessed_tiles[expert].num_tokens = 0;
   }
-  if (p.adapters == nullptr) {
-    for (int i = thread; i < sizes.tiles; i += num_threads) {
-      const int k = s.key_of_tile[i], j = i - s.first_tile[k];
-      store_tile(k, j,
-                 {.expert = expert_of_key(p, k),
-                  .first_row = s.first_row[k] + j * tile_tokens,
-                  .num_tokens = min(tile_tokens, s.count[k] - j * tile_tokens),
-                  .num_runs = 0});
-    }
-    return;
-  }
-
-  const auto item_of = [&](const MoeAdapterSlot& adapter, int expert) {
-    MoeShrinkItem item = {};
-    item.factor = adapter.shrink_gate_up + expert * adapter.shrink_gate_up_stride;
-    item.rank = adapter.rank_gate_up, item.one_a = adapter.one_a;
-    item.scaling_gate = adapter.scaling_gate, item.scaling_up = adapter.scaling_up;
-    return item;
-  };
-  const auto num_slabs = [&](const MoeAdapterSlot& adapter) {
-    return (shrink_rows(adapter) + 63) / 64;
-  };
-  // `at` and the following, or those before: one item for each slab and piece of `parts` parts.
-  const auto store_items = [&](MoeShrinkItem item, int at, int step, int slabs, int parts) {
-    item.num_parts = parts;
-    for (item.slab = 0; item.slab < slabs; ++item.slab) {
-      for (item.first_part = 0; item.first_part < kShrinkParts;
-           item.first_part += parts, at += step)
-        w.shrink_items[at] = item;
-      item.factor += int64_t{64} * 2 * p.sizes.hidden_size;
-    }
-  };
-  // Where there are fewer shrinks than CTAs, they are cut; and where others can come later, so that
-  // first tiles do not wait for them.
-  const int most = plan.num_gemm_ctas / max(1, sizes.tiles);
-  const int parts = most >= 4 ? 1 : most >= 2 ? 2 : kShrinkParts;
-  const auto parts_of = [&](int expert) { return expert < plan.num_guessed_experts ? 1 : parts; };
+  if (!with_adapters) return;
+#pragma unroll 1
   for (int t = thread; t < p.num_tokens; t += num_threads)
     w.token_of_row[w.max_rows + t] = s.token_order[t];
-  for (int i = warp; i < sizes.tiles; i += num_warps) {
-    const int k = s.key_of_tile[i], j = i - s.first_tile[k], expert = expert_of_key(p, k);
-    const int first = s.first_row[k] + j * tile_tokens;
-    const int tokens = min(tile_tokens, s.count[k] - j * tile_tokens);
-    // Runs: neighbours of one adapter. Tiles with adapters have at most 32 tokens.
-    const int slot = lane < tokens ? s.slot_of_row[first + lane] : kNoAdapter - 1;
-    const int left = __shfl_up_sync(kAllLanes, slot, 1);
-    const bool boundary = lane == 0 || slot != left;
-    const unsigned boundaries = __ballot_sync(kAllLanes, boundary);
-    const bool starts = boundary && slot >= 0;
-    const unsigned runs = __ballot_sync(kAllLanes, starts);
-    const int run = first + __popc(runs & ((1u << lane) - 1));
-    const unsigned later = lane < 31 ? boundaries >> (lane + 1) : 0;
-    const int end = later != 0 ? lane + __ffs(later) : tokens;
-    const MoeAdapterSlot& adapter = slots[starts ? slot : 0];
-    const bool shares_a = adapter.shrink_gate_up_stride == 0;
-    const int slabs = starts && !shares_a ? num_slabs(adapter) : 0;
-    const int items = plan.lists_lora_runs ? starts : slabs * (kShrinkParts / parts_of(expert));
-    // First tiles are those of guessed experts, where there is a guess.
-    const bool late =
-        !plan.lists_lora_runs && plan.num_guessed_experts > 0 && expert >= plan.num_guessed_experts;
-    int item = items;  // inclusive, then exclusive sum over the lanes
-    for (int step = 1; step < 32; step *= 2) {
-      const int before = __shfl_up_sync(kAllLanes, item, step);
-      if (lane >= step) item += before;
-    }
-    int base = 0;
-    if (lane == 31 && item > 0) {
-      base = atomicAdd(late ? &w.counts->num_late_shrink_items : &w.counts->num_shrink_items, item);
-    }
-    if (lane == 0) {
-      store_tile(
-          k, j,
-          {.expert = expert, .first_row = first, .num_tokens = tokens, .num_runs = __popc(runs)});
-    }
-    item += __shfl_sync(kAllLanes, base, 31) - items;
-    if (!starts) continue;
-    if (plan.lists_lora_runs) {
-      w.lora_runs[item] = {
-          .slot = slot, .expert = expert, .first_row = first + lane, .num_tokens = end - lane};
-      continue;
-    }
-    MoeRun out = {.slot = slot,
-                  .begin = lane,
-                  .end = end,
-                  .ready_index = run,
-                  .ready_count = (shrink_rows(adapter) + 15) / 16 * kShrinkParts,
-                  .rank_gate_up = adapter.rank_gate_up,
-                  .rank_down = adapter.rank_down,
-                  .expert = expert};
-    if (shares_a) {
-      const int of_adapter = s.slot_begin[slot + 2] - s.slot_begin[slot + 1];
-      out.ready_index = w.max_rows + slot;
-      out.ready_count *= (of_adapter + tile_tokens - 1) / tile_tokens;
-    }
-    w.runs[run] = out;
-    MoeShrinkItem shrink = item_of(adapter, expert);
-    shrink.first_row = first + lane, shrink.num_tokens = end - lane, shrink.ready_index = run;
-    if (late) item = w.max_shrink_items - 1 - item;
-    store_items(shrink, item, late ? -1 : 1, slabs, parts_of(expert));
-  }
-  // An A that experts share is multiplied once a token.
+#pragma unroll 1
   for (int slot = thread; slot < p.num_slots; slot += num_threads) {
-    const int begin = s.slot_begin[slot + 1], end = s.slot_begin[slot + 2];
-    const MoeAdapterSlot& adapter = slots[slot];
-    if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
-    for (int t = begin; t < end; t += tile_tokens) {
-      const int slabs = num_slabs(adapter);
-      const int items = plan.lists_lora_runs ? 1 : slabs * kShrinkParts;
-      const int item = atomicAdd(&w.counts->num_shrink_items, items);
-      if (plan.lists_lora_runs) {
-        w.lora_runs[item] = {.slot = slot,
-                             .expert = 0,
-                             .first_row = w.max_rows + t,
-                             .num_tokens = min(tile_tokens, end - t)};
-        continue;
-      }
-      MoeShrinkItem shrink = item_of(adapter, 0);
-      shrink.first_row = w.max_rows + t, shrink.num_tokens = min(tile_tokens, end - t);
-      shrink.ready_index = w.max_rows + slot;
-      store_items(shrink, item, 1, slabs, 1);
-    }
+    if (slots[slot].shrink_gate_up_stride == 0) list_shared_shrinks(p, s, slots[slot], plan, slot);
+  }
+  if (!plan.lists_lora_runs) return;
+#pragma unroll 1
+  for (int i = thread / 32; i < sizes.tiles; i += num_threads / 32) {
+    const MoeTokenTile tile = tile_at(i);
+    list_lora_runs(p, s, tile, threadIdx.x % 32);
   }
 }
 
