@@ -7,7 +7,8 @@
 Runs benches of the engine and its kernels one after the other, each killed after a limit of its
 own, keeps what each printed and its JSON in --out, and prints one table of what has a bound: what
 was measured, what must be, what is aimed for. `attention` and `linear` have none and are there for
-their tables. Needs Python alone, `braid`, and configs/ in the folder where it is started.
+their tables. `decode-many` has 32 adapters, for which it needs 70 GB of host memory. Needs Python
+alone, `braid`, and configs/ in the folder where it is started.
 Exits 1 if a bench failed, 2 where a figure misses its must; a bench that was not run misses none.
 """
 
@@ -34,8 +35,9 @@ class Bench:
     seconds: int
 
 
-def engine_bench(command, seconds, *options):
-    return Bench(command, command, ["bench", command, f"configs/{MODEL_30B}", *ENGINE, *options], seconds)
+def engine_bench(command, seconds, *options, name=None):
+    """`name` and the group are the command unless given."""
+    return Bench(name or command, name or command, ["bench", command, f"configs/{MODEL_30B}", *ENGINE, *options], seconds)
 
 
 def kernel_bench(command, seconds, *options, name=None, group=None, model=MODEL_30B):
@@ -50,6 +52,9 @@ def benches():
         engine_bench("decode", 100, "--batch", "1,16,64", "--adapters", "0,1,8", "--context", "2048",
                      "--max-batch-tokens", "8192", "--max-adapters", "8", "--gpu-adapters", "16GB", "--steps", "48",
                      "--rounds", "2"),
+        engine_bench("decode", 160, "--batch", "64,128", "--adapters", "0,1,8,32", "--context", "2048",
+                     "--max-batch-size", "128", "--max-batch-tokens", "8192", "--max-adapters", "32",
+                     "--gpu-adapters", "56GB", "--steps", "32", "--rounds", "1", name="decode-many"),
         engine_bench("prefill", 60, "--batch", "1", "--tokens", "8192", "--adapters", "0,1",
                      "--max-batch-tokens", "8192", "--max-adapters", "2", "--gpu-adapters", "5GB", "--rounds", "3"),
         engine_bench("mixed", 90, "--streams", "64", "--context", "2048", "--prompt-tokens", "8192",
@@ -129,6 +134,13 @@ def engine_figures(results):
         row = results.row("decode", batch=batch, adapters=8)
         below = None if row is None else 100 * (row["floor_ratio"] - row["ratio"])
         made.append(Figure(f"decode, batch {batch}, 8 adapters, below what bytes allow", below, 3, None, "points"))
+    ratio = results.value("decode-many", "ratio", batch=128, adapters=1)
+    made.append(Figure("decode, batch 128, 1 adapter, of base", per_cent(ratio), 92, 94, "%", True))
+    for batch, adapters in ((64, 32), (128, 8), (128, 32)):
+        row = results.row("decode-many", batch=batch, adapters=adapters)
+        below = None if row is None else 100 * (row["floor_ratio"] - row["ratio"])
+        made.append(Figure(f"decode, batch {batch}, {adapters} adapters, below what bytes allow", below, 3, None,
+                           "points"))
     made.append(Figure("prefill of 8,192 tokens",
                        results.value("prefill", "ms_per_prompt", adapters=0), 140, 125, "ms"))
     made.append(Figure("prefill of 8,192 tokens, 1 adapter",
