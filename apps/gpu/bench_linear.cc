@@ -167,7 +167,7 @@ class LinearRun {
       std::vector<int32_t> slot_of_token;
       for (int32_t t = 0; t < num_tokens; ++t) slot_of_token.push_back(t % num_adapters);
       std::vector<std::byte> bytes(kernels::adapter_order_bytes(num_tokens, num_adapters));
-      kernels::write_adapter_order(slot_of_token, num_adapters, bytes.data());
+      kernels::write_adapter_order(slot_of_token, num_adapters, rank_, bytes.data());
       order = DeviceBuffer::of(bytes);
     }
     order_ = kernels::adapter_order_at(order.data(), num_tokens, num_adapters);

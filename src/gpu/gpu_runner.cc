@@ -102,7 +102,9 @@ std::span<const StepRow> GpuRunner::forward(const ForwardBatch& batch, const Ada
   begin_.record(stream_);
   {
     const ProfileRange inputs("inputs");
-    inputs_.upload(batch, shape.num_tokens, stream_);
+    int32_t max_rank = 0;
+    for (const int32_t slot : slots) max_rank = std::max(max_rank, adapters->get(slot)->max_rank);
+    inputs_.upload(batch, shape.num_tokens, max_rank, stream_);
     upload_picks(picks, shape.num_logits);
   }
   if (graph != nullptr) {

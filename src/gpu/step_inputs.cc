@@ -38,7 +38,8 @@ StepInputs::StepInputs(const StepLimits& limits) : limits_(limits) {
   }
 }
 
-void StepInputs::upload(const ForwardBatch& batch, int32_t num_tokens, const Stream& stream) {
+void StepInputs::upload(const ForwardBatch& batch, int32_t num_tokens, int32_t max_rank,
+                        const Stream& stream) {
   const int32_t given = batch.num_tokens(), sequences = batch.num_sequences();
   const int32_t padding = num_tokens - given;
   BRAID_CHECK_LE(num_tokens, limits_.max_tokens);
@@ -69,11 +70,12 @@ void StepInputs::upload(const ForwardBatch& batch, int32_t num_tokens, const Str
                 block_table_.host + int64_t{s} * limits_.max_kv_blocks);
   }
   const std::span slots(adapter_slot_of_token_.host, static_cast<size_t>(num_tokens));
-  kernels::write_adapter_order(slots, limits_.num_adapter_slots, order_.host);
+  kernels::write_adapter_order(slots, limits_.num_adapter_slots, max_rank, order_.host);
   std::vector<int32_t> slot_of_row;
   for (size_t i = 0; i < batch.logits_token.size() + static_cast<size_t>(padding); ++i)
     slot_of_row.push_back(slots[static_cast<size_t>(logits_token_.host[i])]);
-  kernels::write_adapter_order(slot_of_row, limits_.num_adapter_slots, logits_order_.host);
+  kernels::write_adapter_order(slot_of_row, limits_.num_adapter_slots, max_rank,
+                               logits_order_.host);
 
   const int64_t used = block_table_.device - device_.as<int32_t>() +
                        int64_t{sequences + padding} * limits_.max_kv_blocks;

@@ -27,7 +27,9 @@ class StepInputs {
   // Copies a batch to the device on `stream`, and waits for the copy before it only. A batch of
   // decodes may be padded: padding up to num_tokens repeats the first sequence, whose keys and
   // values are not written again, and takes the same experts, so that it reads nothing more.
-  void upload(const ForwardBatch& batch, int32_t num_tokens, const Stream& stream);
+  // max_rank: the largest of the batch's adapters.
+  void upload(const ForwardBatch& batch, int32_t num_tokens, int32_t max_rank,
+              const Stream& stream);
 
   const int32_t* token_ids() const { return token_ids_.device; }
   const int32_t* positions() const { return positions_.device; }

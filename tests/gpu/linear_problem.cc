@@ -87,7 +87,10 @@ void LinearProblem::upload() {
 
 void LinearProblem::write_order() {
   std::vector<std::byte> order(order_.bytes());
-  kernels::write_adapter_order(slots, static_cast<int32_t>(loras_.size()), order.data());
+  int32_t max_rank = 0;
+  for (const std::vector<int32_t>& ranks : test.ranks)
+    max_rank = std::max(max_rank, *std::max_element(ranks.begin(), ranks.end()));
+  kernels::write_adapter_order(slots, static_cast<int32_t>(loras_.size()), max_rank, order.data());
   order_.upload_bytes(order.data(), order.size());
 }
 

@@ -20,7 +20,7 @@ HostOrder order_of(const std::vector<int32_t>& slots, int32_t num_slots) {
   const auto num_tokens = static_cast<int32_t>(slots.size());
   HostOrder made;
   made.bytes.assign(adapter_order_bytes(num_tokens, num_slots), std::byte{0xff});
-  write_adapter_order(slots, num_slots, made.bytes.data());
+  write_adapter_order(slots, num_slots, /*max_rank=*/24, made.bytes.data());
   made.order = adapter_order_at(made.bytes.data(), num_tokens, num_slots);
   return made;
 }
@@ -33,6 +33,7 @@ TEST(AdapterOrder, SortsTheExampleOfItsHeader) {
   EXPECT_EQ(token_of_row, (std::vector<int32_t>{2, 0, 3, 5, 1, 4}));
   EXPECT_EQ(run_of_row, (std::vector<int32_t>{0, 1, 1, 1, -1, -1}));
   ASSERT_EQ(*order.num_runs, 2);
+  EXPECT_EQ(*order.max_rank, 24);
   EXPECT_EQ(order.runs[0].slot, 0);
   EXPECT_EQ(order.runs[1].slot, 2);
   EXPECT_EQ(order.runs[1].first_row, 1);
@@ -77,7 +78,7 @@ TEST(AdapterOrder, CutsLongRunsAndKeepsToItsBound) {
 TEST(AdapterOrder, RefusesASlotThatIsNotThere) {
   std::vector<std::byte> bytes(adapter_order_bytes(2, 3));
   const std::vector<int32_t> slots = {0, 3};
-  EXPECT_THROW(write_adapter_order(slots, 3, bytes.data()), InternalError);
+  EXPECT_THROW(write_adapter_order(slots, 3, 24, bytes.data()), InternalError);
 }
 
 }  // namespace

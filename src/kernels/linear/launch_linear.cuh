@@ -48,7 +48,7 @@ void launch_linear_tile(const LinearBf16Params& p, const LinearPlan& plan, CudaS
       sum_bytes);
   if (p.adapters != nullptr && !shrinks_apart(p, plan)) {
     shared_bytes = std::max(shared_bytes, Config::kShrinkSumBytes);
-    const int units = p.order.max_runs * kTileGroups;
+    const int units = p.order.max_runs * kMostShrinkGroups;
     grid.num_shrink_ctas =
         grid.cluster == 1 ? std::min(units, kMaxShrinkCtas)
                           : std::min(units, kMaxShrinkCtasInClusters / grid.cluster) * grid.cluster;

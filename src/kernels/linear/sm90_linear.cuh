@@ -115,6 +115,19 @@ __host__ __device__ __forceinline__ int rows_of_share(const LinearGrid& grid, in
   return (7 - rank) / grid.cluster + 1;
 }
 
+// A unit of the shrink is a run and every shrink_groups()-th 16 rows of A.
+inline constexpr int kMostShrinkGroups = 4;
+__device__ __forceinline__ int shrink_groups(const LinearBf16Params& p) {
+  const int rows = p.shape.num_slices * ((*p.order.max_rank + 7) / 8 * 8);
+  return max(1, min(kMostShrinkGroups, (rows + 15) / 16));
+}
+
+// CTAs that have units: the others leave at once, for the next kernel's.
+__device__ __forceinline__ int busy_shrink_ctas(const LinearBf16Params& p, const LinearGrid& grid) {
+  if (grid.num_shrink_ctas == 0) return 0;
+  return min(grid.num_shrink_ctas, *p.order.num_runs * shrink_groups(p) * grid.cluster);
+}
+
 // A place in the ring.
 struct RingPlace {
   int stage = 0;

@@ -46,14 +46,18 @@ __device__ __forceinline__ void list_rows(const LinearBf16Params& p, const Linea
 }
 
 // Tells the CTA the tag of this launch's u. The last CTA that has read it counts the launch. By one
-// thread.
+// thread of every CTA that has something to do.
 template <class Config>
-__device__ __forceinline__ void tell_tag(const LinearWorkspace& workspace,
+__device__ __forceinline__ void tell_tag(const LinearBf16Params& p, const LinearGrid& grid,
                                          LinearShared<Config>& shared) {
+  const LinearWorkspace& workspace = p.workspace;
+  const int idle = grid.num_shrink_ctas - busy_shrink_ctas(p, grid);
+  const int block = static_cast<int>(blockIdx.x);
+  if (block < grid.num_shrink_ctas && block >= grid.num_shrink_ctas - idle) return;
   wait_for_previous_kernel();
   shared.tag = __ldcg(workspace.launches) + 1;
   mbarrier_arrive(&shared.tag_there);
-  if (atomicAdd(workspace.ctas_done, 1) != static_cast<int>(gridDim.x) - 1) return;
+  if (atomicAdd(workspace.ctas_done, 1) != static_cast<int>(gridDim.x) - idle - 1) return;
   *workspace.ctas_done = 0;
   *workspace.launches = shared.tag;
 }
@@ -118,7 +122,7 @@ __global__ __launch_bounds__(Config::kThreads, Config::kCtasPerSm) void linear_k
   if (warp >= kConsumerWarps) {
     give_registers<Config::kLoaderRegisters>();
     if (!shrinks) loader.run();
-    if (p.adapters != nullptr && threadIdx.x == Config::kThreads - 1) tell_tag(p.workspace, shared);
+    if (p.adapters != nullptr && threadIdx.x == Config::kThreads - 1) tell_tag(p, grid, shared);
     return;  // barriers count those who are left
   }
 

@@ -81,9 +81,6 @@ __device__ __forceinline__ uint2 scaled_ranks(const LinearAdapterSlot& slot, int
                     transpose_8x8(pack_bf16(d[2] * lower, d[3] * lower)));
 }
 
-// Work is handed out by a run and every kTileGroups-th 16 rows of A.
-inline constexpr int kTileGroups = 4;
-
 template <class Config>
 class LinearShrink {
  public:
@@ -100,15 +97,14 @@ class LinearShrink {
   __device__ __forceinline__ void run() {
 #pragma unroll 1
     for (int unit = blockIdx.x / grid_.cluster;; unit += grid_.num_shrink_ctas / grid_.cluster) {
-      const int num_runs = *p_.order.num_runs;
-      if (unit >= num_runs * kTileGroups) break;
+      const int num_runs = *p_.order.num_runs, num_groups = shrink_groups(p_);
+      if (unit >= num_runs * num_groups) break;
       const int group = unit / num_runs;
       const AdapterRun& run = p_.order.runs[unit - group * num_runs];
       const LinearAdapterSlot& slot = p_.adapters[run.slot];
 #pragma unroll 1
-      for (int t = group; 16 * t < total_rank(slot); t += kTileGroups) multiply(run, slot, t);
+      for (int t = group; 16 * t < total_rank(slot); t += num_groups) multiply(run, slot, t);
     }
-    wait_for_previous_kernel();
   }
 
  private:

@@ -9,7 +9,7 @@
 namespace braid::kernels {
 namespace {
 
-// Where the parts begin, in bytes: the number of runs, token_of_row, run_of_row, runs.
+// Where the parts begin, in bytes: the number of runs and max_rank, token_of_row, run_of_row, runs.
 struct Layout {
   size_t token_of_row = 16;
   size_t run_of_row;
@@ -40,11 +40,12 @@ AdapterOrder adapter_order_at(const void* bytes, int32_t num_tokens, int32_t num
           .run_of_row = reinterpret_cast<const int32_t*>(at + l.run_of_row),
           .runs = reinterpret_cast<const AdapterRun*>(at + l.runs),
           .num_runs = reinterpret_cast<const int32_t*>(at),
+          .max_rank = reinterpret_cast<const int32_t*>(at) + 1,
           .max_runs = max_adapter_runs(num_tokens, num_slots)};
 }
 
 void write_adapter_order(std::span<const int32_t> adapter_slot_of_token, int32_t num_slots,
-                         void* bytes) {
+                         int32_t max_rank, void* bytes) {
   const auto num_tokens = static_cast<int32_t>(adapter_slot_of_token.size());
   const AdapterOrder order = adapter_order_at(bytes, num_tokens, num_slots);
   std::memset(bytes, 0, adapter_order_bytes(num_tokens, num_slots));
@@ -77,6 +78,7 @@ void write_adapter_order(std::span<const int32_t> adapter_slot_of_token, int32_t
   }
   for (int32_t row = first_row[place(kNoAdapter)]; row < num_tokens; ++row) run_of_row[row] = -1;
   *const_cast<int32_t*>(order.num_runs) = num_runs;
+  *const_cast<int32_t*>(order.max_rank) = max_rank;
 }
 
 }  // namespace braid::kernels

@@ -37,6 +37,7 @@ struct AdapterOrder {
   const AdapterRun* runs = nullptr;       // [max_runs], of which *num_runs count
   const int32_t* num_runs = nullptr;      // [1]; kernels read it, so that a graph can be replayed
                                           // with other adapters
+  const int32_t* max_rank = nullptr;      // [1], of their adapters: how finely work is cut
   int32_t max_runs = 0;                   // max_adapter_runs(T, S): sizes grids
 };
 
@@ -49,8 +50,9 @@ size_t adapter_order_bytes(int32_t num_tokens, int32_t num_slots);
 AdapterOrder adapter_order_at(const void* bytes, int32_t num_tokens, int32_t num_slots);
 
 // Writes the order of these tokens to host memory of adapter_order_bytes(T, num_slots). Slots are
-// in [0, num_slots) or kNoAdapter. Every byte is written. Throws InternalError on another slot.
+// in [0, num_slots) or kNoAdapter; max_rank is the largest of their adapters. Every byte is
+// written. Throws InternalError on another slot.
 void write_adapter_order(std::span<const int32_t> adapter_slot_of_token, int32_t num_slots,
-                         void* bytes);
+                         int32_t max_rank, void* bytes);
 
 }  // namespace braid::kernels
