@@ -29,9 +29,11 @@ __device__ __forceinline__ void bulk_prefetch_l2(const void* global, uint32_t by
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 }
 
-// Order this thread's earlier view of global or of the CTA's shared memory before later accesses
-// through the asynchronous proxy: bulk copies, wgmma. Without a state space the fence waits for all
-// that is under way to memory, half a microsecond and more.
+// Order this thread's earlier accesses to global or to the CTA's shared memory before later ones
+// through the asynchronous proxy: bulk copies, wgmma. That goes for reads as well: an arrival at a
+// barrier does not wait for loads from shared memory that are under way, so that a copy started
+// behind it may land before they have read. Without a state space the fence waits for all that is
+// under way to memory, half a microsecond and more. PTX ISA 8.x, "Proxies".
 __device__ __forceinline__ void fence_proxy_async_global() {
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }

@@ -164,6 +164,9 @@ class LinearConsumer {
   }
 
   __device__ __forceinline__ void release(RingPlace& place) {
+    // Reads of scales may still be under way: an arrival does not wait for them, and the copy that
+    // fills the stage again would overtake them.
+    if constexpr (Config::kImage) fence_proxy_async_shared();
     __syncwarp();
     if (lane_ == 0) mbarrier_arrive(&shared_.empty[place.stage]);
     place.advance(grid_.num_stages);
