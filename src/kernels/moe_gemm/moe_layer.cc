@@ -117,6 +117,11 @@ MoeLoraPlan fastest_lora_plan(const MoeSizes& sizes, int32_t num_tokens) {
 int32_t tile_tokens(const MoeSizes& sizes, int32_t num_tokens, bool with_adapters,
                     bool fused_lora) {
   if (num_tokens <= 8) return 8;
+  // With adapters a tile ends with several steps, which are shorter for 8 tokens. A shared expert
+  // has them all, and would be read once more for each 8.
+  if (sizes.weight_format == WeightFormat::kFp8Block128 && fused_lora &&
+      sizes.num_shared_experts == 0 && num_tokens * sizes.top_k <= 2 * sizes.num_experts)
+    return 8;
   // NVFP4's narrow tiles cost less to decode for, and few experts have more tokens.
   if (sizes.weight_format == WeightFormat::kNvfp4 &&
       num_tokens * sizes.top_k <= (fused_lora ? 4 : 2) * sizes.num_experts)

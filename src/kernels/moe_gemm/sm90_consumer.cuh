@@ -289,7 +289,8 @@ class Consumer {
   // accumulator keeps too few bits for a longer sum.
   __device__ __forceinline__ void multiply_fp8(int k, float2 w_scale) {
     constexpr int kGroups = Config::kScaleGroups, kSteps = 4 / kGroups;
-    const uint8_t* const data = ring_.data();
+    // One for the warp, so that descriptors are computed in uniform registers.
+    const uint8_t* const data = shared_.ring + __shfl_sync(kAllLanes, ring_.header().offset, 0);
     const int tokens8 = (num_tokens_ + 7) / 8 * 8;
     const int scale_bytes = activation_image(0, num_tokens_, 1, kGroups).scale_bytes;
     const float* const x_scale =

@@ -31,7 +31,6 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
   const int num_guesses = plan.num_guessed_experts * tiles_per_expert;
   const int expert = cta / tiles_per_expert;
   int index = cta % tiles_per_expert;
-  if constexpr (Config::kLora) producer.prefetch_adapters();
   if (num_guesses > 0 || plan.num_prefetched_experts > 0) {
     // Not before experts are being chosen: memory is busy for the previous kernels until then.
     while (load_acquire(&w.counts->arrived) == 0) __nanosleep(200);
@@ -45,6 +44,8 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     prefetch_experts<Config::kFormat>(p.sizes, p.weights, plan.num_guessed_experts,
                                       plan.num_prefetched_experts);
   }
+  // Not earlier: seeing what another CTA has counted empties L1.
+  if constexpr (Config::kLora) producer.prefetch_adapters();
   wait_for_previous_kernel();
   let_next_kernel_start();
   fence_proxy_async_global();
@@ -64,6 +65,7 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     hit = __ballot_sync(kAllLanes, low) | uint64_t{__ballot_sync(kAllLanes, high)} << 32;
   }
   const int num_units = counts.y * tiles_per_expert;
+  producer.set_units(num_units, num_guesses > 0 ? 0 : num_ctas);
   // A CTA's first tile is one that was guessed right or, without a guess, the one of its number.
   const bool guesses = num_guesses > 0, guessed_right = guesses && tile.num_tokens > 0;
   bool has_tile = guesses ? guessed_right : cta < num_units;
@@ -127,12 +129,7 @@ __device__ void produce_gate_up(const MoeLayerParams& p, Producer<Config>& produ
     } else if (round > 0) {
       break;
     }
-    const int unit = (guesses ? 0 : num_ctas) + producer.claimed();
-    has_tile = unit < num_units;
-    if (has_tile) {
-      tile = load_entry(w.other_tiles + unit / tiles_per_expert);
-      index = unit % tiles_per_expert;
-    }
+    has_tile = producer.next_unit(&tile, &index);
   }
   producer.finish();
 }
@@ -156,10 +153,15 @@ __device__ void produce_down(const MoeLayerParams& p, Producer<Config>& producer
   } else {
     num_tiles = __ldcg(&w.counts->num_tiles);
   }
+  producer.set_units(num_tiles * tiles_per_expert, num_ctas);
+  const int first = blockIdx.x;
+  if (first < num_tiles * tiles_per_expert) {
+    MoeTokenTile tile = load_entry(w.tiles + first / tiles_per_expert);
+    int index = first % tiles_per_expert;
 #pragma unroll 1
-  for (int unit = blockIdx.x; unit < num_tiles * tiles_per_expert;
-       unit = num_ctas + producer.claimed()) {
-    producer.weight_tile(load_entry(w.tiles + unit / tiles_per_expert), unit % tiles_per_expert);
+    do {
+      producer.weight_tile(tile, index);
+    } while (producer.next_unit(&tile, &index));
   }
   producer.finish();
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/common/bulk_copy.cuh"
 #include "kernels/common/counter.cuh"
+#include "kernels/common/elect.cuh"
 #include "kernels/common/grid_dependency.cuh"
 #include "kernels/moe_gemm/sm90_ring.cuh"
 
@@ -177,7 +178,8 @@ class Producer {
   // Of the shrinks of a tile's runs, each cut into pieces of some parts of H, number `first` and
   // every `step`-th from there on. Where experts share A, others do them.
   __device__ void shrink_runs(const MoeTokenTile& tile, int first, int step, int parts) {
-    find_runs(tile);
+    load_rows(tile);
+    find_runs();
     const int pieces = kShrinkParts / parts;
     int piece = first;
 #pragma unroll 1
@@ -210,38 +212,57 @@ class Producer {
   // 128 rows of an expert's matrix times the tokens of a tile, but for what a guess has read.
   __device__ void weight_tile(const MoeTokenTile& tile, int index) {
     constexpr bool kGateUp = Config::kGateUp;
-    const int num_stages = this->num_stages(), bytes = Config::stage_bytes(tile.num_tokens);
-    const uint8_t* weights = weights_of(tile.expert, index);
     const ActivationImage image = kGateUp ? x_image_of(tile) : h_image_of(tile);
-    const uint8_t* images = kGateUp ? p_.workspace.x_image : p_.workspace.h_image;
-    // Weights come first: finding out about the factors takes a few reads, one after the other.
-    const int find_runs_at = min(max(3, num_guessed_), num_stages - 1);
-    const int claim_at = max(num_guessed_, num_stages - 4), first = num_guessed_;
-#pragma unroll 1
-    for (int k = num_guessed_; k < num_stages; ++k) {
+    const uint8_t* const images = kGateUp ? p_.workspace.x_image : p_.workspace.h_image;
+    const uint8_t* const weights = weights_of(tile.expert, index);
+    const int bytes = Config::stage_bytes(tile.num_tokens);
+    const int first = num_guessed_, last = num_stages() - 1;
+    const auto stage = [&](int k) {
       open(bytes);
-      if (Config::kLora && k == find_runs_at) load_runs(tile, index);
-      // The answer is there when this tile's loads have been issued.
-      if (k == claim_at) claim();
       // With stages of weights still under way: asking takes long where memory is busy.
-      if (Config::kLora && kGateUp && k == num_stages - 1 && num_expand_cells_ > 0)
-        wait_for_shrink();
+      if (Config::kLora && kGateUp && k == last && num_expand_cells_ > 0) wait_for_shrink();
       if (lane_ == 0) {
         StageHeader& header = ring_.header();
         if (k == 0) begin_tile(header, tile, index);
         if (k == first) header.kind = StageKind::kWeights;
-        if (Config::kLora && k == num_stages - 1) {
+        if (Config::kLora && k == last) {
           header.num_expand_cells = num_expand_cells_;
           header.num_down_cells = num_down_cells_;
         }
       }
       copy_weights(weights, k);
       if (!kGateUp && tells_tiles_ && k == 0) find_results(tile);
-      if constexpr (Config::kSmallBatch) {
-        if (lane_ == 0) mbarrier_arrive(ring_.full());
-        __syncwarp();
-      } else {
-        finish_stage(activations(images, image, tile.num_tokens, k));
+      close_weights(activations(images, image, tile.num_tokens, k));
+    };
+    if constexpr (kLooksAhead) {
+      // What is looked up comes while stages are asked for: a read takes as long as some of them.
+      if constexpr (Config::kLora) load_rows(tile);
+      int k = first;
+      if (first < last) stage(k++);
+#pragma unroll 1
+      for (int step = 0; step < 4; ++step) {
+        const int end = step == 0 ? first + 2 : step == 1 ? first + 4 : step == 2 ? last - 3 : last;
+        k = middle_stages(weights, images, image, tile, k, min(end, last));
+        // The answer is there when this tile's loads have been issued.
+        if (step == (kGateUp ? 2 : 0)) claim();
+        if (Config::kLora && step == 0) find_runs(), load_slots();
+        if (Config::kLora && step == 1) find_factors(tile, index);
+      }
+      find_unit();
+      stage(last);
+    } else {
+      // Weights come first: finding out about the factors takes a few reads, one after the other.
+      const int find_runs_at = min(max(3, first), last), claim_at = max(first, last - 3);
+#pragma unroll 1
+      for (int k = first; k <= last; ++k) {
+        if (Config::kLora && k == find_runs_at) {
+          load_rows(tile);
+          find_runs();
+          load_slots();
+          find_factors(tile, index);
+        }
+        if (k == claim_at) claim();
+        stage(k);
       }
     }
     num_guessed_ = 0;
@@ -256,15 +277,27 @@ class Producer {
     }
   }
 
+  // Units that claim() is about, of all of gate_up's other tiles or down's tiles; the first
+  // `num_dealt` have been dealt out.
+  __device__ void set_units(int num_units, int num_dealt) {
+    num_units_ = num_units, num_dealt_ = num_dealt;
+  }
   // Takes a unit from those that no CTA has begun: what CTAs take follows from how fast they are.
   __device__ void claim() {
     if (lane_ == 0) {
       MoeCounts* const counts = p_.workspace.counts;
-      claimed_ = atomicAdd(Config::kGateUp ? &counts->next_gate_up : &counts->next_down, 1);
+      claimed_ = fetch_increment(Config::kGateUp ? &counts->next_gate_up : &counts->next_down);
     }
+    found_unit_ = false;
   }
   // How many had been taken before.
   __device__ int claimed() const { return __shfl_sync(kAllLanes, claimed_, 0); }
+  // The one that was claimed last, if there was one.
+  __device__ bool next_unit(MoeTokenTile* tile, int* index) {
+    find_unit();
+    *tile = next_tile_, *index = unit_ % tiles_per_expert();
+    return unit_ < num_units_;
+  }
 
   // After the last tile.
   __device__ void finish() {
@@ -293,6 +326,8 @@ class Producer {
 
  private:
   static constexpr int kWarps = Config::kConsumers / 32;
+  // Where registers allow it, what is read is not waited for at once.
+  static constexpr bool kLooksAhead = Config::kCtasPerSm <= 2 && !Config::kSmallBatch;
 
   // `count` pieces into a stage, as far apart there as where they come from.
   struct Copy {
@@ -313,6 +348,10 @@ class Producer {
 
   __device__ int columns() const {
     return Config::kGateUp ? p_.sizes.hidden_size : p_.sizes.moe_intermediate_size;
+  }
+  // Of weights.
+  __device__ int tiles_per_expert() const {
+    return Config::kGateUp ? p_.sizes.moe_intermediate_size / 64 : p_.sizes.hidden_size / 128;
   }
   __device__ int num_stages() const { return columns() / Config::kStageColumns; }
   __device__ ActivationImage x_image_of(const MoeTokenTile& tile) const {
@@ -353,6 +392,56 @@ class Producer {
       bulk_copy(to, weights + num_stages() * kBytes, scales, ring_.full(),
                 CachePolicy::kEvictFirst);
     }
+  }
+
+  // The rest of a stage whose weights have been asked for.
+  __device__ void close_weights(const Copy& activations) {
+    if constexpr (Config::kSmallBatch) {
+      if (lane_ == 0) mbarrier_arrive(ring_.full());
+      __syncwarp();
+    } else {
+      finish_stage(activations);
+    }
+  }
+  // Stages [k, end), neither the first nor the last of their tile; returns end. What this takes is
+  // how fast a CTA can read, so there is nothing in it that need not be.
+  __device__ __forceinline__ int middle_stages(const uint8_t* weights, const uint8_t* images,
+                                               const ActivationImage& image,
+                                               const MoeTokenTile& tile, int k, int end) {
+    constexpr int kBytes = Config::kStageWeightBytes;
+    const int bytes = Config::stage_bytes(tile.num_tokens);
+    Copy x = activations(images, image, tile.num_tokens, k);
+    weights += k * kBytes;
+#pragma unroll 1
+    for (; k < end; ++k) {
+      open(bytes);
+      if (results_ready_) {
+        __syncwarp();  // lane 0 has written the header
+        if (elect_one()) {
+          mbarrier_arrive_expect(ring_.full(), kBytes + x.bytes * Config::kStageImages);
+          bulk_copy(ring_.data(), weights, kBytes, ring_.full(), CachePolicy::kEvictFirst);
+#pragma unroll
+          for (int i = 0; i < Config::kStageImages; ++i) x.issue(i, ring_.data(), ring_.full());
+        }
+        __syncwarp();
+      } else {
+        copy_weights(weights - k * kBytes, k);
+        finish_stage(x);
+      }
+      weights += kBytes;
+      x.from += Config::kStageImages * x.step;
+    }
+    return k;
+  }
+
+  // Looks the claimed unit up, unless that has been done.
+  __device__ void find_unit() {
+    if (kLooksAhead && found_unit_) return;
+    found_unit_ = true;
+    unit_ = num_dealt_ + claimed();
+    const MoeTokenTile* const tiles =
+        Config::kGateUp ? p_.workspace.other_tiles : p_.workspace.tiles;
+    if (unit_ < num_units_) next_tile_ = load_entry(tiles + unit_ / tiles_per_expert());
   }
 
   // The down kernel's producer starts before gate_up has finished: while a tile's h and v are not
@@ -411,20 +500,24 @@ class Producer {
     __syncwarp();
   }
   __device__ const uint8_t* weights_of(int expert, int index) const {
-    const int num_tiles =
-        Config::kGateUp ? p_.sizes.moe_intermediate_size / 64 : p_.sizes.hidden_size / 128;
     return (Config::kGateUp ? p_.weights.gate_up : p_.weights.down) +
-           (int64_t{expert} * num_tiles + index) * weight_rows_bytes(Config::kFormat, columns());
+           (int64_t{expert} * tiles_per_expert() + index) *
+               weight_rows_bytes(Config::kFormat, columns());
   }
 
-  // Lane i keeps row i of the tile and, where a run begins there, how far it goes.
-  __device__ void find_runs(const MoeTokenTile& tile) {
+  // Lane i keeps row i of the tile.
+  __device__ void load_rows(const MoeTokenTile& tile) {
+    if (kLooksAhead && tile.first_row == rows_from_) return;
+    rows_from_ = tile.first_row;
     row_.slot = kNoAdapter;
     if constexpr (Config::kSmallBatch) {
       row_ = small_batch_row(p_, shared_.batch(), tile, lane_);
     } else if (tile.num_runs > 0 && lane_ < tile.num_tokens) {
       row_ = load_entry(p_.workspace.rows + tile.first_row + lane_);
     }
+  }
+  // And, where a run begins there, how far it goes.
+  __device__ void find_runs() {
     const int left = __shfl_up_sync(kAllLanes, row_.slot, 1);
     const bool differs = lane_ == 0 || row_.slot != left;
     const unsigned differing = __ballot_sync(kAllLanes, differs);
@@ -434,24 +527,30 @@ class Producer {
     run_.end = later != 0 ? lane_ + __ffs(later) : 32;
   }
 
-  // And where its factors lie.
-  __device__ void load_runs(const MoeTokenTile& tile, int index) {
-    find_runs(tile);
+  // What its adapter says of the factors.
+  __device__ void load_slots() {
+    if ((runs_ >> lane_ & 1) == 0) return;
+    const MoeAdapterSlot& slot = p_.adapters[row_.slot];
+    run_.rank_gate_up = slot.rank_gate_up, run_.rank_down = slot.rank_down;
+    if constexpr (Config::kGateUp) {
+      factor_[0] = slot.expand_gate_up, stride_[0] = slot.expand_gate_up_stride;
+      factor_[1] = slot.shrink_down, stride_[1] = slot.shrink_down_stride;
+      scaling_ = slot.scaling_down;
+      one_a_ = slot.one_a, shares_a_ = slot.shrink_gate_up_stride == 0;
+    } else {
+      factor_[0] = slot.expand_down, stride_[0] = slot.expand_down_stride;
+    }
+  }
+  // Where those of this tile lie.
+  __device__ void find_factors(const MoeTokenTile& tile, int index) {
     if (runs_ >> lane_ & 1) {
-      const MoeAdapterSlot& slot = p_.adapters[row_.slot];
-      run_.rank_gate_up = slot.rank_gate_up, run_.rank_down = slot.rank_down;
+      factor_[0] += tile.expert * stride_[0] +
+                    index * expand_tile_bytes(Config::kGateUp ? run_.rank_gate_up : run_.rank_down);
       if constexpr (Config::kGateUp) {
-        factor_[0] = slot.expand_gate_up + tile.expert * slot.expand_gate_up_stride +
-                     index * expand_tile_bytes(run_.rank_gate_up);
-        factor_[1] = slot.shrink_down + tile.expert * slot.shrink_down_stride +
-                     index * down_shrink_tile_bytes(run_.rank_down);
-        scaling_ = slot.scaling_down;
-        run_.ready_index = slot.shrink_gate_up_stride == 0 ? p_.workspace.max_rows + row_.slot
-                                                           : tile.first_row + lane_;
-        run_.ready_count = (num_shrink_rows(slot) + 15) / 16 * kShrinkParts * row_.num_shrinks;
-      } else {
-        factor_[0] = slot.expand_down + tile.expert * slot.expand_down_stride +
-                     index * expand_tile_bytes(run_.rank_down);
+        factor_[1] += tile.expert * stride_[1] + index * down_shrink_tile_bytes(run_.rank_down);
+        run_.ready_index = shares_a_ ? p_.workspace.max_rows + row_.slot : tile.first_row + lane_;
+        const int num_rows = one_a_ ? run_.rank_gate_up : 2 * run_.rank_gate_up;
+        run_.ready_count = (num_rows + 15) / 16 * kShrinkParts * row_.num_shrinks;
       }
     }
     num_expand_cells_ = __reduce_add_sync(
@@ -553,7 +652,11 @@ class Producer {
   GemmShared<Config>& shared_;
   RingWriter<Config> ring_;
   int lane_;
-  int claimed_ = 0;      // lane 0
+  int claimed_ = 0;  // lane 0
+  bool found_unit_ = false;
+  int unit_ = 0;
+  MoeTokenTile next_tile_ = {};
+  int num_units_ = 0, num_dealt_ = 0;
   int num_guessed_ = 0;  // stages of the next weight tile that a guess has read
   // Of the tile whose runs were found last: lane i keeps row i and, where a run begins there (a bit
   // of runs_), the run.
@@ -564,10 +667,13 @@ class Producer {
     int32_t ready_index;  // its u is complete when run_ready[ready_index] == ready_count
     int32_t ready_count;
   };
+  int rows_from_ = -1;
   MoeRow row_ = {};
   unsigned runs_ = 0;
   Run run_ = {};
   const uint8_t* factor_[2];  // expand, down shrink
+  int64_t stride_[2];         // of these, from expert to expert
+  bool one_a_ = false, shares_a_ = false;
   float scaling_ = 0.0f;
   int num_expand_cells_ = 0;
   int num_down_cells_ = 0;
