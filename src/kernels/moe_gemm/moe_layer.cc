@@ -124,7 +124,7 @@ int32_t tile_tokens(const MoeSizes& sizes, int32_t num_tokens, bool with_adapter
     return 8;
   // NVFP4's narrow tiles cost less to decode for, and few experts have more tokens.
   if (sizes.weight_format == WeightFormat::kNvfp4 &&
-      num_tokens * sizes.top_k <= (fused_lora ? 4 : 2) * sizes.num_experts)
+      num_tokens * sizes.top_k <= (fused_lora || num_tokens <= 64 ? 4 : 2) * sizes.num_experts)
     return 8;
   if (num_tokens <= 32 || (fused_lora && num_tokens <= 128)) return 16;
   // NVFP4 gains more by CTAs that find room than it loses by experts that are decoded twice.
