@@ -160,7 +160,8 @@ struct MoeWorkspace {
   // its first row on.
   int32_t* key_counts = nullptr;
   struct MoeLargeRun* large_runs = nullptr;
-  uint8_t* x_image = nullptr;  // q(x) by rows, as shared memory holds it
+  // q(x) by rows, as shared memory holds it; of a large batch by tokens (large_lora.cuh).
+  uint8_t* x_image = nullptr;
   uint8_t* h_image = nullptr;  // the same of h
   float* u = nullptr;          // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
   float* v = nullptr;          // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled
