@@ -68,12 +68,10 @@ inline constexpr int32_t kOneAShrinkTokens = 64;
 
 // The kernels of a layer, in this order; then launch_moe_sum. Routing fills `tiles`,
 // `other_tiles`, the list of the GEMMs, and x_image; shrink, of batches with adapters, leaves u;
-// gate_up leaves h and parts of v, which launch_large_v adds up. They keep what launch_moe_layer
-// promises.
+// gate_up leaves h and parts of v, which down adds up. They keep what launch_moe_layer promises.
 void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
-void launch_large_v(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 
 }  // namespace braid::kernels

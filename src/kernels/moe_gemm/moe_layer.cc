@@ -318,7 +318,6 @@ void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream
   launch_large_routing(p, plan, stream);
   if (p.adapters != nullptr) launch_large_shrink(p, plan, stream);
   launch_large_gate_up(p, plan, stream);
-  if (p.adapters != nullptr) launch_large_v(p, plan, stream);
   launch_large_down(p, plan, stream);
   launch_moe_sum(p, plan, stream);
 }

@@ -40,6 +40,10 @@ __global__ __launch_bounds__(Config::kThreads, 1) void moe_large_gemm_kernel(
     if (Config::kGateUp || warp == Config::kConsumerWarps) {
       fence_proxy_async_global();
       LargeProducer<Config>(p, shared, warp - Config::kConsumerWarps, lane).run();
+    } else if constexpr (Config::kLora) {
+      constexpr int kWarps = Config::kLoaderThreads / 32 - 1;
+      add_up_large_v(p, (warp - Config::kConsumerWarps - 1) * gridDim.x + blockIdx.x,
+                     kWarps * gridDim.x, lane);
     }
   } else {
     take_registers<Config::kConsumerRegisters>();

@@ -11,6 +11,7 @@
 #include "kernels/common/named_barrier.cuh"
 #include "kernels/moe_gemm/large_lora.cuh"
 #include "kernels/moe_gemm/sm90_large_shared.cuh"
+#include "kernels/moe_gemm/sm90_large_v.cuh"
 #include "kernels/moe_routing/choose_experts.cuh"
 
 namespace braid::kernels {
@@ -298,6 +299,8 @@ class LargeProducer {
 #pragma unroll 1
     for (int group = 0; group < num_groups; ++group) {
       wait_for_runs(unit, group);
+      if constexpr (kFactor == LargeFactor::kExpandDown)
+        wait_for_large_v(p_, unit.first_row, unit.num_tokens, lane_);
       const int rank =
           32 * group + lane_ < unit.num_runs() ? large_rank<kFactor>(shared_.runs[lane_]) : 0;
       const int num_steps =
