@@ -27,6 +27,13 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
                : "memory");
 }
 
+// Counts as so many arrivals.
+__device__ __forceinline__ void mbarrier_arrive_as(uint64_t* barrier, uint32_t num_arrivals) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(num_arrivals)
+               : "memory");
+}
+
 // Announces bytes of bulk copies to come, without arriving.
 __device__ __forceinline__ void mbarrier_expect(uint64_t* barrier, uint32_t bytes) {
   asm volatile(

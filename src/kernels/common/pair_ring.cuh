@@ -13,15 +13,15 @@ inline constexpr int kPairCtas = 2;
 // Both rings take the same stages in the same order: stage n of all that there have been lies in
 // place n % kStages. Each CTA has its own of these; a place is empty when the kConsumerWarps warps
 // of both CTAs have released it.
-template <int kStages, int kConsumerWarps>
+template <int kStages, int kConsumerWarps, int kFullArrivals = 1>
 struct PairRing {
-  uint64_t full[kStages];  // one arrival, and bytes
+  uint64_t full[kStages];  // kFullArrivals, and bytes
   uint64_t empty[kStages];
 
   // By one thread; then mbarrier_init_fence() and a barrier of the cluster.
   __device__ __forceinline__ void init() {
     for (int i = 0; i < kStages; ++i) {
-      mbarrier_init(&full[i], 1);
+      mbarrier_init(&full[i], kFullArrivals);
       mbarrier_init(&empty[i], kPairCtas * kConsumerWarps);
     }
   }

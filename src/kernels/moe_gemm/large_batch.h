@@ -14,19 +14,15 @@ inline constexpr int32_t kLargeTileTokens = 256;
 // ones with one.
 inline constexpr int32_t kLargeHalfTokens = 128;
 
-// Tokens come in blocks of 64. An expert's `count` tokens are cut into as few tiles as there can
-// be, of nearly as many blocks each: one of four blocks and one of a single one would read the
-// weights again for little.
-inline constexpr int32_t kLargeBlockTokens = 64;
+// Tokens come in blocks of 64. An expert's `count` tokens are cut into tiles of four blocks and
+// what is left: the two CTAs that share a large tile wait for each other, and one of three blocks
+// takes them as long as one of four.
 constexpr int32_t large_num_tiles(int32_t count) {
   return (count + kLargeTileTokens - 1) / kLargeTileTokens;
 }
-// Of all of them but the last, a multiple of 8.
+// Of all of them but the last.
 constexpr int32_t large_tile_tokens(int32_t count) {
-  const int32_t tiles = large_num_tiles(count);
-  if (tiles <= 1) return count > 8 ? (count + 7) / 8 * 8 : 8;
-  const int32_t blocks = (count + kLargeBlockTokens - 1) / kLargeBlockTokens;
-  return (blocks + tiles - 1) / tiles * kLargeBlockTokens;
+  return count < kLargeTileTokens ? count : kLargeTileTokens;
 }
 // Entries of a tile in the GEMMs' list. An entry is all of the matrix for tiles of two rows, half
 // of it for the others.
@@ -70,16 +66,12 @@ inline constexpr int32_t kLargeChunks = 128;
 inline constexpr int32_t kLargeShrinkTokens = 128;
 inline constexpr int32_t kOneAShrinkTokens = 64;
 
-// The kernels of a layer, in this order; then launch_moe_sum. Routing fills `tiles` and, as the
-// list of the GEMMs, `other_tiles`, which quantize does where there are no adapters; shrink
-// leaves u, quantize, which runs beside it, x_image; gate_up leaves h and parts of v, which
-// launch_large_v adds up. Without adapters there are no shrink and no v. They keep what
-// launch_moe_layer promises.
+// The kernels of a layer, in this order; then launch_moe_sum. Routing fills `tiles`,
+// `other_tiles`, the list of the GEMMs, and x_image; shrink, of batches with adapters, leaves u;
+// gate_up leaves h and parts of v, which down adds up. They keep what launch_moe_layer promises.
 void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_shrink(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
-void launch_large_quantize(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_gate_up(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
-void launch_large_v(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 void launch_large_down(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream);
 
 }  // namespace braid::kernels

@@ -10,6 +10,16 @@
 
 namespace braid::kernels {
 
+// q(x) of a large batch, in MoeWorkspace::x_image: codes [T, H], and behind them scales [T, H /
+// 128].
+__device__ __forceinline__ uint8_t* large_x_codes(const MoeLayerParams& p) {
+  return p.workspace.x_image;
+}
+__device__ __forceinline__ float* large_x_scales(const MoeLayerParams& p) {
+  return reinterpret_cast<float*>(p.workspace.x_image +
+                                  int64_t{p.num_tokens} * p.sizes.hidden_size);
+}
+
 // u of all rows, and behind it v, for each step of 16 ranks: in MoeWorkspace::u, which is larger.
 static_assert((kLargeURowElements + kLargeVRowElements) * 2 <= kURowFloats * 4);
 

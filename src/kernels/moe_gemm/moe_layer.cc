@@ -320,12 +320,9 @@ void launch_gemm_of_format(const MoeLayerParams& p, const MoePlan& plan, CudaStr
 }
 
 void launch_large_batch(const MoeLayerParams& p, const MoePlan& plan, CudaStream stream) {
-  const bool with_adapters = p.adapters != nullptr;
   launch_large_routing(p, plan, stream);
-  if (with_adapters) launch_large_shrink(p, plan, stream);
-  launch_large_quantize(p, plan, stream);
+  if (p.adapters != nullptr) launch_large_shrink(p, plan, stream);
   launch_large_gate_up(p, plan, stream);
-  if (with_adapters) launch_large_v(p, plan, stream);
   launch_large_down(p, plan, stream);
   launch_moe_sum(p, plan, stream);
 }

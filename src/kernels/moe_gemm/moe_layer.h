@@ -148,7 +148,8 @@ struct MoeWorkspace {
   int32_t* run_ready = nullptr;  // [R + S], by a run's first row or, where experts share A, slot;
                                  // zero between layers
   // [pairs], zero between layers: of the tile whose first row is 8 i, how many warps of gate_up
-  // have stored their part of its h and v.
+  // have stored their part of its h and v; of a large batch, of rows 8 i to 8 i + 31 of a tile,
+  // whether v is there.
   int32_t* h_ready = nullptr;
   int32_t* row_of_pair = nullptr;   // [T, K + shared], -1 for kNoExpert
   float* weight_of_pair = nullptr;  // [T, K + shared]
@@ -160,7 +161,8 @@ struct MoeWorkspace {
   // its first row on.
   int32_t* key_counts = nullptr;
   struct MoeLargeRun* large_runs = nullptr;
-  uint8_t* x_image = nullptr;  // q(x) by rows, as shared memory holds it
+  // q(x) by rows, as shared memory holds it; of a large batch by tokens (large_lora.cuh).
+  uint8_t* x_image = nullptr;
   uint8_t* h_image = nullptr;  // the same of h
   float* u = nullptr;          // [rank steps, R + T, kURowFloats], parts of x A^T, scaled
   float* v = nullptr;          // [rank steps, R, v_row_floats(I)], parts of h A^T, scaled

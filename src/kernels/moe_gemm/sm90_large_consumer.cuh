@@ -1,8 +1,7 @@
 #pragma once
 
-// A warpgroup that multiplies up to 128 tokens with 128 rows of weights. The two of a CTA share the
-// tokens of a small tile, each with weights of its own, or the weights of a large one, each with
-// its tokens.
+// A warpgroup that multiplies up to 128 tokens with 128 rows of weights. The two of a CTA share
+// tokens, each with weights of its own; in down of large tiles weights, each with its tokens.
 //
 // Tokens are wgmma's A operand, 64 of them a block (token_block.cuh). Order and form of all sums
 // are those of sm90_consumer.cuh, so that a token has the same bits in batches of every size.
@@ -138,11 +137,10 @@ class LargeConsumer {
 
   __device__ __forceinline__ int unit_slot() const { return next_unit_ % Config::kUnits; }
   __device__ __forceinline__ void take_unit() {
-    const LargeUnit& unit = shared_.unit[unit_slot()];
-    unit_ = unit;
+    unit_ = shared_.unit[unit_slot()];
     tile_index_ = unit_.rows() == 2 ? group_ : 0;
     row_tile_ = unit_.row_tile(cluster_rank()) + tile_index_;
-    first_ = unit_.rows() == 2 ? 0 : group_ * kLargeHalfTokens;
+    first_ = unit_.rows() == 2 ? unit_.first_token(cluster_rank()) : group_ * kLargeHalfTokens;
     num_tokens_ = min(kLargeHalfTokens, unit_.num_tokens - first_);
   }
 
@@ -178,12 +176,13 @@ class LargeConsumer {
   template <int kBlocks>
   __device__ __forceinline__ void multiply(int depth, Sums<kBlocks>& sum) {
     constexpr int kGroups = Config::kScaleGroups, kSteps = 4 / kGroups;
-    const int tokens_at = unit_.rows() * kWeightTileBytes + first_ * 128;
+    const int first_here = Config::kGateUp ? 0 : first_;  // among the CTA's tokens
+    const int tokens_at = unit_.rows() * kWeightTileBytes + first_here * 128;
     const int weights_at = tile_index_ * kWeightTileBytes;
     const float2* const w_scales =
         reinterpret_cast<const float2*>(shared_.weight_scales[unit_slot()][tile_index_]);
     // Of a lane's first token; the next group's begin where the tile's tokens end.
-    const int scale_at = first_ + 16 * warp() + lane() / 4;
+    const int scale_at = first_here + 16 * warp() + lane() / 4;
     [[maybe_unused]] const int tokens8 = (unit_.num_tokens + 7) / 8 * 8;
 #pragma unroll
     for (int m = 0; m < kBlocks; ++m) {
@@ -196,6 +195,8 @@ class LargeConsumer {
 #pragma unroll 1
     for (int k = 0; k < depth; ++k) {
       if (k > 0) wait_full();
+      // Tokens have come through the generic proxy.
+      if constexpr (Config::kGateUp) fence_proxy_async_shared();
       const uint64_t a = wgmma_descriptor(shared_.stages[stage()] + tokens_at);
       const uint64_t b = wgmma_descriptor(shared_.stages[stage()] + weights_at);
       const float* const x_scales =
@@ -289,7 +290,7 @@ class LargeConsumer {
   int group_;
   uint32_t next_stage_ = 0;  // of all that there have been
   uint32_t next_unit_ = 0;
-  LargeUnit unit_;
+  LargeUnit<Config::kGateUp> unit_;
   int tile_index_ = 0, row_tile_ = 0;  // of the weights, in the CTA and in the matrix
   int first_ = 0, num_tokens_ = 0;     // of this warpgroup, in the tile
 };

@@ -2,7 +2,7 @@
 
 // The two grouped GEMMs of large batches. docs/kernels/moe.md, "Large batches".
 //
-// Clusters of two CTAs, each two warpgroups that multiply and a warp that loads, through a ring of
+// Clusters of two CTAs, each two warpgroups that multiply and one that loads, through a ring of
 // four stages: 128 columns each, then the factors of a unit's runs. Grids are persistent; a
 // cluster's first unit goes by its number, then each takes the next that nobody has begun.
 //
@@ -37,9 +37,13 @@ __global__ __launch_bounds__(Config::kThreads, 1) void moe_large_gemm_kernel(
 
   if (warp >= Config::kConsumerWarps) {
     give_registers<Config::kLoaderRegisters>();
-    if (warp == Config::kConsumerWarps) {
+    if (Config::kGateUp || warp == Config::kConsumerWarps) {
       fence_proxy_async_global();
-      LargeProducer<Config>(p, shared, lane).run();
+      LargeProducer<Config>(p, shared, warp - Config::kConsumerWarps, lane).run();
+    } else if constexpr (Config::kLora) {
+      constexpr int kWarps = Config::kLoaderThreads / 32 - 1;
+      add_up_large_v(p, (warp - Config::kConsumerWarps - 1) * gridDim.x + blockIdx.x,
+                     kWarps * gridDim.x, lane);
     }
   } else {
     take_registers<Config::kConsumerRegisters>();

@@ -1,14 +1,17 @@
 #pragma once
 
-// The warp that loads: weights for its CTA, and half of the tokens for both of the cluster. The
-// first CTA's says what is next.
+// The warps that load. In down one: weights for its CTA, and half of the tokens for both of the
+// cluster. In gate_up four: they gather the CTA's tokens from the rows of x, the first loads
+// weights besides. The first CTA's first says what is next.
 
 #include <cstdint>
 
 #include "kernels/common/async_copy.cuh"
 #include "kernels/common/grid_dependency.cuh"
+#include "kernels/common/named_barrier.cuh"
 #include "kernels/moe_gemm/large_lora.cuh"
 #include "kernels/moe_gemm/sm90_large_shared.cuh"
+#include "kernels/moe_gemm/sm90_large_v.cuh"
 #include "kernels/moe_routing/choose_experts.cuh"
 
 namespace braid::kernels {
@@ -23,31 +26,38 @@ __device__ __forceinline__ int large_row_tiles(const MoeSizes& s) {
 template <class Config>
 class LargeProducer {
  public:
-  __device__ LargeProducer(const MoeLayerParams& p, LargeShared<Config>& shared, int lane)
+  // `warp` is 0 in down.
+  __device__ LargeProducer(const MoeLayerParams& p, LargeShared<Config>& shared, int warp, int lane)
       : p_(p),
         shared_(shared),
+        warp_(warp),
         lane_(lane),
         rank_(cluster_rank()),
         depth_((Config::kGateUp ? p.sizes.hidden_size : p.sizes.moe_intermediate_size) / 128),
         row_tiles_(large_row_tiles<Config>(p.sizes)) {}
 
   __device__ __forceinline__ void run() {
-    if (rank_ == 0) begin_choice();
+    const bool chooses = rank_ == 0 && warp_ == 0;
+    if (chooses) begin_choice();
 #pragma unroll 1
     while (true) {
-      const LargeUnit unit = rank_ == 0 ? choose() : read_letter();
+      const Unit unit = chooses ? choose() : read_letter();
       if (unit.num_tokens == 0) break;
       load_unit(unit);
       ++next_unit_;
     }
+    if (warp_ > 0) return;
     wait_empty();
     if (lane_ == 0) {
       shared_.unit[next_unit_ % Config::kUnits] = {};
-      mbarrier_arrive(&shared_.ring.full[stage()]);
+      mbarrier_arrive_as(&shared_.ring.full[stage()], 1 + Config::kGatherArrivals);
     }
+    shared_.ring.wait_all_released(next_stage_);
   }
 
  private:
+  using Unit = LargeUnit<Config::kGateUp>;
+
   __device__ __forceinline__ int per_entry() const { return (row_tiles_ + 3) / 4; }
 
   __device__ __forceinline__ int claim() const {
@@ -68,15 +78,15 @@ class LargeProducer {
     entry_ = entry_at(unit_);
     if (lane_ == 0) claimed_ = claim();
   }
-  // What this cluster does next; it tells the other CTA.
-  __device__ __forceinline__ LargeUnit choose() {
-    LargeUnit unit = {};
+  // What this cluster does next; it tells the other CTA, and in gate_up the warps beside it.
+  __device__ __forceinline__ Unit choose() {
+    Unit unit = {};
     if (unit_ < num_units_) {
-      unit = {.first_row = __shfl_sync(kAllLanes, entry_, 1),
-              .num_tokens = __shfl_sync(kAllLanes, entry_, 2),
-              .expert_group =
-                  __shfl_sync(kAllLanes, entry_, 0) + LargeUnit::kUnit * (unit_ % per_entry()),
-              .half_runs = __shfl_sync(kAllLanes, entry_, 3)};
+      unit = {
+          .first_row = __shfl_sync(kAllLanes, entry_, 1),
+          .num_tokens = __shfl_sync(kAllLanes, entry_, 2),
+          .expert_group = __shfl_sync(kAllLanes, entry_, 0) + Unit::kUnit * (unit_ % per_entry()),
+          .half_runs = __shfl_sync(kAllLanes, entry_, 3)};
       // On their way while this unit is loaded.
       unit_ = gridDim.x / Config::kCluster + __shfl_sync(kAllLanes, claimed_, 0);
       entry_ = entry_at(unit_);
@@ -86,19 +96,19 @@ class LargeProducer {
     return unit;
   }
 
-  // To the other CTA's loading warp.
-  __device__ __forceinline__ void tell(const LargeUnit& unit) {
-    if (lane_ == 0) {
+  // To the other warps that load: a lane tells those of a CTA.
+  __device__ __forceinline__ void tell(const Unit& unit) {
+    if (lane_ < kPairCtas && (Config::kGateUp || lane_ > 0)) {
       uint64_t* const full = &shared_.mail_full[letter()];
-      arrive_expect_in_cta(full, 1, sizeof(LargeUnit));
+      arrive_expect_in_cta(full, lane_, sizeof(Unit));
       store_to_cta(reinterpret_cast<float4*>(&shared_.mail[letter()]),
-                   *reinterpret_cast<const float4*>(&unit), full, 1);
+                   *reinterpret_cast<const float4*>(&unit), full, lane_);
     }
     ++next_letter_;
   }
-  __device__ __forceinline__ LargeUnit read_letter() {
+  __device__ __forceinline__ Unit read_letter() {
     mbarrier_wait(&shared_.mail_full[letter()], next_letter_ / kLetters % 2);
-    const LargeUnit unit = shared_.mail[letter()];
+    const Unit unit = shared_.mail[letter()];
     ++next_letter_;
     return unit;
   }
@@ -115,15 +125,17 @@ class LargeProducer {
     uint32_t to_step = 0;  // from one stage of the ring to the next
   };
 
-  // Lane 0: half of the tokens' rows; 1: their scales; 2 and 3: weights; 4 and 5: their scales.
-  __device__ __forceinline__ Copy copy_of_lane(const LargeUnit& unit, int num_tiles) const {
+  // Lane 0: half of the tokens' rows; 1: their scales; 2 and 3: weights; 4 and 5: their scales. In
+  // gate_up weights alone.
+  __device__ __forceinline__ Copy copy_of_lane(const Unit& unit, int num_tiles) const {
     Copy copy;
     if (lane_ < 2) {
+      if constexpr (Config::kGateUp) return copy;
       const ActivationImage image =
           activation_image(unit.first_row, unit.num_tokens, depth_, Config::kScaleGroups);
       const int32_t row_bytes = image.depth_bytes - image.scale_bytes;
       const int32_t first_half = (row_bytes / 1024 + 1) / 2 * 1024;
-      copy.from = (Config::kGateUp ? p_.workspace.x_image : p_.workspace.h_image) + image.begin;
+      copy.from = p_.workspace.h_image + image.begin;
       copy.step = image.depth_bytes;
       if (lane_ == 1) {
         copy.bytes = rank_ == 0 ? image.scale_bytes : 0;
@@ -140,7 +152,7 @@ class LargeProducer {
     }
     const bool is_scale = lane_ >= 4;
     const int i = lane_ % 2;
-    if (lane_ >= 6 || i >= num_tiles) return copy;
+    if (lane_ >= 6 || i >= num_tiles || (both_have_rows(unit) && i != rank_)) return copy;
     copy.from = (Config::kGateUp ? p_.weights.gate_up : p_.weights.down) +
                 (int64_t{unit.expert()} * row_tiles_ + unit.row_tile(rank_) + i) *
                     weight_rows_bytes(depth_) +
@@ -153,48 +165,115 @@ class LargeProducer {
     return copy;
   }
 
-  __device__ __forceinline__ void load_unit(const LargeUnit& unit) {
+  // Each CTA loads one of the two row tiles, for both.
+  __device__ __forceinline__ static bool both_have_rows(const Unit& unit) {
+    return Config::kGateUp && !unit.is_small();
+  }
+
+  __device__ __forceinline__ void load_unit(const Unit& unit) {
     // There may be row tiles for some warpgroups only.
     const int num_tiles = max(0, min(unit.rows(), row_tiles_ - unit.row_tile(rank_)));
     Copy copy = copy_of_lane(unit, num_tiles);
-    if constexpr (Config::kLora) ask_for_runs(unit, 0);
+    [[maybe_unused]] Rows rows;
+    if constexpr (Config::kGateUp) rows = rows_of_thread(unit);
+    if constexpr (Config::kLora) {
+      if (warp_ == 0) ask_for_runs(unit, 0);
+    }
     const uint32_t bytes =
-        activation_image(0, unit.num_tokens, 1, Config::kScaleGroups).depth_bytes +
-        num_tiles * kWeightTileBytes;
+        num_tiles * kWeightTileBytes +
+        (Config::kGateUp
+             ? 0
+             : activation_image(0, unit.num_tokens, 1, Config::kScaleGroups).depth_bytes);
+    const bool to_both = Config::kGateUp ? both_have_rows(unit) : lane_ < 2;
     // A small tile is likely to be its expert's only one.
     const CachePolicy policy =
-        lane_ < 2 || unit.rows() == 1 ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
+        to_both || !unit.is_small() ? CachePolicy::kEvictLast : CachePolicy::kEvictFirst;
 #pragma unroll 1
     for (int k = 0; k < depth_; ++k) {
       wait_empty();
       uint64_t* const full = &shared_.ring.full[stage()];
-      if (lane_ == 0) {
-        if (k == 0) shared_.unit[next_unit_ % Config::kUnits] = unit;
-        mbarrier_arrive_expect(full, bytes + (k == 0 ? num_tiles * weight_scale_bytes(depth_) : 0));
-      }
-      if (copy.bytes > 0) {
-        const uint32_t to = copy.to + stage() * copy.to_step;
-        if (lane_ < 2) {
-          bulk_copy_to_ctas(to, copy.from, copy.bytes, full, kBoth, policy);
-        } else {
-          bulk_copy_to_shared(to, copy.from, copy.bytes, full, policy);
+      if (warp_ == 0) {
+        if (lane_ == 0) {
+          if (k == 0) shared_.unit[next_unit_ % Config::kUnits] = unit;
+          mbarrier_arrive_expect(full,
+                                 bytes + (k == 0 ? num_tiles * weight_scale_bytes(depth_) : 0));
         }
-        copy.from += copy.step;
-        if (copy.step == 0) copy.bytes = 0;
+        if (copy.bytes > 0) {
+          const uint32_t to = copy.to + stage() * copy.to_step;
+          if (to_both) {
+            bulk_copy_to_ctas(to, copy.from, copy.bytes, full, kBoth, policy);
+          } else {
+            bulk_copy_to_shared(to, copy.from, copy.bytes, full, policy);
+          }
+          copy.from += copy.step;
+          if (copy.step == 0) copy.bytes = 0;
+        }
+        __syncwarp();
       }
-      __syncwarp();
+      if constexpr (Config::kGateUp) {
+        gather(rows, k);
+        async_copy_arrive(full);
+      }
       ++next_stage_;
     }
     if constexpr (Config::kLora) {
       if (unit.num_runs() == 0) return;
-      load_factors<Config::kGateUp ? LargeFactor::kExpandGateUp : LargeFactor::kExpandDown>(
-          unit, num_tiles);
-      if constexpr (Config::kGateUp) load_factors<LargeFactor::kShrinkDown>(unit, num_tiles);
+      if (warp_ == 0) {
+        load_factors<Config::kGateUp ? LargeFactor::kExpandGateUp : LargeFactor::kExpandDown>(
+            unit, num_tiles);
+        if constexpr (Config::kGateUp) load_factors<LargeFactor::kShrinkDown>(unit, num_tiles);
+      }
+      if constexpr (Config::kGateUp) {
+        uint32_t& after = shared_.stage_after[next_unit_ % Config::kUnits];
+        if (warp_ == 0 && lane_ == 0) after = next_stage_;
+        barrier_wait<Config::kLoaderThreads>(kLoaderBarrier);
+        next_stage_ = after;
+      }
+    }
+  }
+
+  // What a thread of four warps copies in every stage of gate_up: 16 bytes of every 16th of the
+  // CTA's tokens, and the scale of one.
+  struct Rows {
+    uint32_t code[kLargeHalfTokens / 16];  // where they lie, in the first stage
+    uint32_t scale;
+    int32_t num_codes;
+    bool has_scale;
+  };
+  __device__ __forceinline__ Rows rows_of_thread(const Unit& unit) const {
+    const int thread = 32 * warp_ + lane_, first = unit.first_token(rank_);
+    const int num_tokens = min(kLargeHalfTokens, unit.num_tokens - first);
+    const int32_t* const token_of = p_.workspace.token_of_row + unit.first_row + first;
+    Rows rows;
+    rows.num_codes = (num_tokens - thread / 8 + 15) / 16;
+    rows.has_scale = thread < num_tokens;
+    rows.scale = rows.has_scale ? __ldcg(token_of + thread) * depth_ : 0;
+#pragma unroll
+    for (int i = 0; i < kLargeHalfTokens / 16; ++i) {
+      rows.code[i] = i < rows.num_codes ? __ldcg(token_of + thread / 8 + 16 * i) * (128u * depth_) +
+                                              thread % 8 * 16
+                                        : 0;
+    }
+    return rows;
+  }
+  __device__ __forceinline__ void gather(const Rows& rows, int k) {
+    const int thread = 32 * warp_ + lane_;
+    const uint8_t* const codes = large_x_codes(p_) + 128 * k;
+    const uint32_t to = shared_address(shared_.stages[stage()]) + 2 * kWeightTileBytes +
+                        swizzled(thread / 8, thread % 8 * 16);
+#pragma unroll
+    for (int i = 0; i < kLargeHalfTokens / 16; ++i) {
+      if (i < rows.num_codes)
+        async_copy_16(to + i * 16 * 128, codes + rows.code[i], true, CachePolicy::kEvictLast);
+    }
+    if (rows.has_scale) {
+      async_copy_4(shared_address(shared_.token_scales[stage()]) + 4 * thread,
+                   large_x_scales(p_) + rows.scale + k);
     }
   }
 
   // Runs of a group of 32 into shared memory: asked for long before they are needed.
-  __device__ __forceinline__ void ask_for_runs(const LargeUnit& unit, int group) {
+  __device__ __forceinline__ void ask_for_runs(const Unit& unit, int group) {
     constexpr int kPieces = sizeof(MoeLargeRun) / 16;
     const auto* const from =
         reinterpret_cast<const uint4*>(p_.workspace.large_runs + unit.first_row + 32 * group);
@@ -206,7 +285,7 @@ class LargeProducer {
       async_copy_16(shared_address(shared_.runs) + 16 * i, from + i, true);
     async_copy_commit();
   }
-  __device__ __forceinline__ void wait_for_runs(const LargeUnit& unit, int group) {
+  __device__ __forceinline__ void wait_for_runs(const Unit& unit, int group) {
     if (group_of_runs_ != group) ask_for_runs(unit, group);
     async_copy_wait<0>();
     __syncwarp();
@@ -215,11 +294,13 @@ class LargeProducer {
   // The stages of a factor: those of each step of ranks of 32 runs, then of the next 32. The last
   // one says so, and may be empty.
   template <LargeFactor kFactor>
-  __device__ __forceinline__ void load_factors(const LargeUnit& unit, int num_tiles) {
+  __device__ __forceinline__ void load_factors(const Unit& unit, int num_tiles) {
     const int num_groups = (unit.num_runs() + 31) / 32;
 #pragma unroll 1
     for (int group = 0; group < num_groups; ++group) {
       wait_for_runs(unit, group);
+      if constexpr (kFactor == LargeFactor::kExpandDown)
+        wait_for_large_v(p_, unit.first_row, unit.num_tokens, lane_);
       const int rank =
           32 * group + lane_ < unit.num_runs() ? large_rank<kFactor>(shared_.runs[lane_]) : 0;
       const int num_steps =
@@ -243,7 +324,7 @@ class LargeProducer {
 
   // `my_cell` is where the lane's run comes in this stage, if it does.
   template <LargeFactor kFactor>
-  __device__ __forceinline__ void load_factor_stage(const LargeUnit& unit, int num_tiles, int step,
+  __device__ __forceinline__ void load_factor_stage(const Unit& unit, int num_tiles, int step,
                                                     int my_cell, int num_cells, bool is_last) {
     constexpr bool kExpand = kFactor != LargeFactor::kShrinkDown;
     constexpr int kCellBytes = kExpand ? kExpandStepBytes : kDownShrinkStepBytes;
@@ -264,6 +345,7 @@ class LargeProducer {
     if (lane_ == 0) {
       header.num_cells = num_cells, header.step = step, header.is_last = is_last;
       mbarrier_arrive_expect(full, bytes);
+      if constexpr (Config::kGateUp) mbarrier_arrive_as(full, Config::kGatherArrivals);
       if constexpr (kExpand) {
         bulk_copy(shared_.stages[stage()],
                   Config::kGateUp ? large_u_of(p_, step, unit.first_row)
@@ -288,10 +370,11 @@ class LargeProducer {
 
   static constexpr int kLetters = 2 * Config::kStages;
   static constexpr uint16_t kBoth = (1 << Config::kCluster) - 1;
+  static constexpr int kLoaderBarrier = 1;
 
   const MoeLayerParams& p_;
   LargeShared<Config>& shared_;
-  int lane_, rank_;
+  int warp_, lane_, rank_;
   int depth_, row_tiles_;
   uint32_t next_stage_ = 0;  // of all that there have been
   uint32_t next_unit_ = 0;

@@ -1,10 +1,12 @@
 // Routing of large batches: choose experts and order tokens by adapter; count each expert's tokens
-// by chunks of that order; give every pair a row; list the work and quantise x into the rows.
+// by chunks of that order; give every pair a row and quantise x; list the work.
 
 #include <algorithm>
 
 #include "kernels/common/launch.h"
+#include "kernels/common/quantize_128.cuh"
 #include "kernels/moe_gemm/large_batch.h"
+#include "kernels/moe_gemm/large_lora.cuh"
 #include "kernels/moe_routing/moe_routing.cuh"
 
 namespace braid::kernels {
@@ -117,6 +119,9 @@ __global__ __launch_bounds__(kRoutingThreads) void moe_large_route_kernel(
 __host__ __device__ constexpr int chunk_tokens(int num_tokens) {
   return ((num_tokens + kLargeChunks - 1) / kLargeChunks + 15) / 16 * 16;
 }
+__host__ __device__ constexpr int num_chunks(int num_tokens) {
+  return (num_tokens + chunk_tokens(num_tokens) - 1) / chunk_tokens(num_tokens);
+}
 
 // Of each key a row of bits: which tokens of the chunk it has.
 struct Chunk {
@@ -162,10 +167,32 @@ __global__ __launch_bounds__(kRoutingThreads) void moe_large_count_kernel(
   }
 }
 
-// Where the rows, tiles and entries of the GEMMs' list begin for each key. The first CTA tells.
+__device__ MoeTokenTile tile_of(const MoeLayerParams& p, int key, int count, int first_row, int j) {
+  const int size = large_tile_tokens(count);
+  return {.expert = expert_of_key(p, key),
+          .first_row = first_row + j * size,
+          .num_tokens = min(size, count - j * size),
+          .num_runs = 0};
+}
+
+// Tile j of an expert with `count` tokens, of all tiles the `at`-th. The expert's entries in the
+// GEMMs' list begin with `entry`.
+__device__ void list_tile(const MoeLayerParams& p, MoeTokenTile tile, int count, int j, int at,
+                          int entry) {
+  p.workspace.tiles[at] = tile;
+  // Tiles before the last have as many entries as the first.
+  entry += j * large_num_entries(large_tile_tokens(count));
+  for (int half = 0; half < large_num_entries(tile.num_tokens); ++half) {
+    p.workspace.other_tiles[entry + half] = tile;
+    tile.num_runs += kSecondHalf;
+  }
+}
+
+// Where the rows, tiles and entries of the GEMMs' list begin for each key. The first CTA tells, and
+// without adapters, when there are no runs to be found, lists them.
 __device__ void place_large_keys(const MoeLayerParams& p, const RoutingScratch& s,
                                  int32_t* row_of_key) {
-  const int num_keys = p.sizes.all_experts(), num_chunks = gridDim.x;
+  const int num_keys = p.sizes.all_experts(), chunks = num_chunks(p.num_tokens);
   // Rows, tiles and entries, scanned as one number.
   constexpr int kTilesBit = 24, kEntriesBit = 44;
   constexpr unsigned long long kRowsMask = (1ull << kTilesBit) - 1, kTilesMask = (1ull << 20) - 1;
@@ -177,7 +204,7 @@ __device__ void place_large_keys(const MoeLayerParams& p, const RoutingScratch& 
     int count = 0, of_earlier = 0;
     if (k < num_keys) {
 #pragma unroll 16
-      for (int c = 0; c < num_chunks; ++c) {
+      for (int c = 0; c < chunks; ++c) {
         const int here = __ldcg(p.workspace.key_counts + c * num_keys + k);
         count += here;
         of_earlier += c < static_cast<int>(blockIdx.x) ? here : 0;
@@ -196,10 +223,17 @@ __device__ void place_large_keys(const MoeLayerParams& p, const RoutingScratch& 
     const int first_row = static_cast<int>(at & kRowsMask);
     row_of_key[k] = first_row + of_earlier;
     if (blockIdx.x > 0) continue;
+    const int first_tile = static_cast<int>(at >> kTilesBit & kTilesMask);
+    const int first_entry = static_cast<int>(at >> kEntriesBit);
+    if (p.adapters == nullptr) {
+      for (int j = 0; j < tiles; ++j) {
+        list_tile(p, tile_of(p, k, count, first_row, j), count, j, first_tile + j, first_entry);
+      }
+      continue;
+    }
     s.count[k] = count, s.first_row[k] = first_row;
-    s.first_tile[k] = static_cast<int>(at >> kTilesBit & kTilesMask);
-    s.first_other[k] = static_cast<int>(at >> kEntriesBit);
-    for (int j = 0; j < tiles; ++j) s.key_of_tile[s.first_tile[k] + j] = k;
+    s.first_tile[k] = first_tile, s.first_other[k] = first_entry;
+    for (int j = 0; j < tiles; ++j) s.key_of_tile[first_tile + j] = k;
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) {
     p.workspace.counts->num_tiles = static_cast<int>(before >> kTilesBit & kTilesMask);
@@ -208,7 +242,43 @@ __device__ void place_large_keys(const MoeLayerParams& p, const RoutingScratch& 
   __syncthreads();
 }
 
-__global__ __launch_bounds__(kRoutingThreads, 1) void moe_large_place_kernel(
+// --- quantise x: a warp takes a token, or some of its columns ---
+
+// Times 512 columns that a warp takes at a time: eight lanes have 128 of them, 16 a lane, so that
+// what they store is a line.
+constexpr int kQuantizeGroups = 2;
+constexpr int kQuantizeDepth = 4 * kQuantizeGroups;  // in 128 columns
+__host__ __device__ constexpr int quantize_tasks(const MoeLayerParams& p) {
+  return p.num_tokens * ((p.sizes.hidden_size / 128 + kQuantizeDepth - 1) / kQuantizeDepth);
+}
+
+__device__ void quantize(const MoeLayerParams& p, int task, int lane) {
+  const int depth = p.sizes.hidden_size / 128,
+            parts = (depth + kQuantizeDepth - 1) / kQuantizeDepth;
+  const int token = task / parts, chunk = lane % 8;
+  const int my_k = task % parts * kQuantizeDepth + lane / 8;
+  uint4 x[kQuantizeGroups][2] = {};
+#pragma unroll
+  for (int g = 0; g < kQuantizeGroups; ++g) {
+    const int k = my_k + 4 * g;
+    if (k >= depth) continue;
+    const auto* const from = reinterpret_cast<const uint4*>(
+        p.x + int64_t{token} * p.sizes.hidden_size + 128 * k + 16 * chunk);
+    x[g][0] = from[0], x[g][1] = from[1];
+  }
+#pragma unroll
+  for (int g = 0; g < kQuantizeGroups; ++g) {
+    const int k = my_k + 4 * g;
+    const Quantized16 q = quantize_128(x[g]);
+    if (k >= depth) continue;
+    *reinterpret_cast<uint4*>(large_x_codes(p) + int64_t{token} * p.sizes.hidden_size + 128 * k +
+                              16 * chunk) = q.codes;
+    if (chunk == 0) large_x_scales(p)[token * depth + k] = q.scale;
+  }
+}
+
+// CTAs behind those that have a chunk quantise.
+__global__ __launch_bounds__(kRoutingThreads, 2) void moe_large_place_kernel(
     const __grid_constant__ MoeLayerParams p) {
   extern __shared__ uint32_t members[];
   const RoutingScratch s = scratch_of(p);
@@ -216,6 +286,12 @@ __global__ __launch_bounds__(kRoutingThreads, 1) void moe_large_place_kernel(
   const int num_keys = p.sizes.all_experts(), per_token = p.sizes.pairs_per_token();
   let_next_kernel_start();
   wait_for_previous_kernel();
+  const int quantizer = static_cast<int>(blockIdx.x) - num_chunks(p.num_tokens);
+  if (quantizer >= 0) {
+    const int task = quantizer * kRoutingWarps + threadIdx.x / 32;
+    if (task < quantize_tasks(p)) quantize(p, task, threadIdx.x % 32);
+    return;
+  }
   const Chunk chunk = load_chunk(p, s, members);
   int32_t* const row_of_key = reinterpret_cast<int32_t*>(members + num_keys * chunk.words);
   place_large_keys(p, s, row_of_key);
@@ -238,15 +314,7 @@ __global__ __launch_bounds__(kRoutingThreads, 1) void moe_large_place_kernel(
   }
 }
 
-// --- list the work: a warp takes a tile ---
-
-__device__ MoeTokenTile tile_of(const MoeLayerParams& p, const RoutingScratch& s, int key, int j) {
-  const int count = __ldcg(s.count + key), size = large_tile_tokens(count);
-  return {.expert = expert_of_key(p, key),
-          .first_row = __ldcg(s.first_row + key) + j * size,
-          .num_tokens = min(size, count - j * size),
-          .num_runs = 0};
-}
+// --- with adapters list the work: a warp takes a tile ---
 
 __device__ MoeShrinkItem shrink_item(const MoeAdapterSlot& adapter, int expert) {
   return {.factor = adapter.shrink_gate_up + expert * adapter.shrink_gate_up_stride,
@@ -336,19 +404,13 @@ __device__ int list_runs(const MoeLayerParams& p, const RoutingScratch& s, const
   return num_runs;
 }
 
-__device__ void list_tile(const MoeLayerParams& p, const RoutingScratch& s, int i, int lane) {
+// The i-th of all tiles.
+__device__ void list_with_runs(const MoeLayerParams& p, const RoutingScratch& s, int i, int lane) {
   const int key = __ldcg(s.key_of_tile + i), j = i - __ldcg(s.first_tile + key);
-  MoeTokenTile tile = tile_of(p, s, key, j);
-  if (p.adapters != nullptr) tile.num_runs = list_runs(p, s, tile, lane);
-  if (lane > 0) return;
-  p.workspace.tiles[i] = tile;
-  // Tiles before the last have as many entries as the first.
-  const int per_tile = large_num_entries(large_tile_tokens(__ldcg(s.count + key)));
-  const int entry = __ldcg(s.first_other + key) + j * per_tile;
-  for (int half = 0; half < large_num_entries(tile.num_tokens); ++half) {
-    p.workspace.other_tiles[entry + half] = tile;
-    tile.num_runs += kSecondHalf;
-  }
+  const int count = __ldcg(s.count + key), first_entry = __ldcg(s.first_other + key);
+  MoeTokenTile tile = tile_of(p, key, count, __ldcg(s.first_row + key), j);
+  tile.num_runs = list_runs(p, s, tile, lane);
+  if (lane == 0) list_tile(p, tile, count, j, i, first_entry);
 }
 
 __global__ __launch_bounds__(kRoutingThreads) void moe_large_list_kernel(
@@ -360,7 +422,7 @@ __global__ __launch_bounds__(kRoutingThreads) void moe_large_list_kernel(
   wait_for_previous_kernel();
   const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
   for (int i = warp; i < num_tiles; i += gridDim.x * kRoutingWarps)
-    list_tile(p, s, i, threadIdx.x % 32);
+    list_with_runs(p, s, i, threadIdx.x % 32);
   // An A that experts share is multiplied once a token.
   for (int slot = blockIdx.x * kRoutingThreads + threadIdx.x; slot < p.num_slots;
        slot += gridDim.x * kRoutingThreads) {
@@ -369,87 +431,6 @@ __global__ __launch_bounds__(kRoutingThreads) void moe_large_list_kernel(
     if (begin == end || adapter.shrink_gate_up_stride != 0) continue;
     list_shrink(p, shrink_item(adapter, 0), p.workspace.max_rows + begin, end - begin);
   }
-}
-
-// --- quantise x into the rows of its pairs: a warp takes a token, or some of its columns ---
-
-// Times 512 columns that a warp takes at a time: eight lanes have 128 of them, 16 a lane, so that
-// what they store is a line.
-constexpr int kQuantizeGroups = 2;
-constexpr int kQuantizeDepth = 4 * kQuantizeGroups;  // in 128 columns
-
-__device__ void quantize_into_rows(const MoeLayerParams& p, const RoutingScratch& s, int token,
-                                   int first_k, int lane) {
-  const int per_token = p.sizes.pairs_per_token(), depth = p.sizes.hidden_size / 128;
-  const int my_k = first_k + lane / 8, chunk = lane % 8;
-  uint4 x[kQuantizeGroups][2] = {};
-#pragma unroll
-  for (int g = 0; g < kQuantizeGroups; ++g) {
-    const int k = my_k + 4 * g;
-    if (k >= depth) continue;
-    const auto* const from = reinterpret_cast<const uint4*>(
-        p.x + int64_t{token} * p.sizes.hidden_size + 128 * k + 16 * chunk);
-    x[g][0] = from[0], x[g][1] = from[1];
-  }
-  // Lane i finds where pair i lies, and all lanes write there.
-  int64_t my_begin = -1;
-  int my_step = 0, my_row = 0, my_scale_bytes = 0;
-  if (lane < per_token) {
-    const int row = __ldcg(p.workspace.row_of_pair + token * per_token + lane);
-    const int key = __ldcg(s.expert_of_pair + token * per_token + lane);
-    if (key >= 0) {
-      const int size = large_tile_tokens(__ldcg(s.count + key));
-      const MoeTokenTile tile = tile_of(p, s, key, (row - __ldcg(s.first_row + key)) / size);
-      const ActivationImage image =
-          activation_image(tile.first_row, tile.num_tokens, depth, /*scales_per_row=*/1);
-      my_begin = image.begin, my_step = image.depth_bytes;
-      my_row = row - tile.first_row, my_scale_bytes = image.scale_bytes;
-    }
-  }
-  Quantized16 q[kQuantizeGroups];
-#pragma unroll
-  for (int g = 0; g < kQuantizeGroups; ++g) q[g] = quantize_128(x[g]);
-#pragma unroll 1
-  for (int pair = 0; pair < per_token; ++pair) {
-    const int64_t begin = __shfl_sync(kAllLanes, my_begin, pair);
-    const int step = __shfl_sync(kAllLanes, my_step, pair);
-    const int row = __shfl_sync(kAllLanes, my_row, pair);
-    const int in_rows = __shfl_sync(kAllLanes, my_scale_bytes, pair) + swizzled(row, 16 * chunk);
-    if (begin < 0) continue;
-#pragma unroll
-    for (int g = 0; g < kQuantizeGroups; ++g) {
-      const int k = my_k + 4 * g;
-      if (k >= depth) continue;
-      uint8_t* const at = p.workspace.x_image + begin + k * step;
-      *reinterpret_cast<uint4*>(at + in_rows) = q[g].codes;
-      if (chunk == 0) reinterpret_cast<float*>(at)[row] = q[g].scale;
-    }
-  }
-}
-
-// A CTA for every kQuantizeWarps tasks: beside the shrink there is room for few of them at first.
-constexpr int kQuantizeWarps = 4;
-constexpr int quantize_parts(int hidden) {
-  return (hidden / 128 + kQuantizeDepth - 1) / kQuantizeDepth;
-}
-
-// Without adapters it lists the tiles too. With adapters the shrink comes before it, which needs
-// nothing of it and is waited for at the end.
-template <bool kLora>
-__global__ __launch_bounds__(32 * kQuantizeWarps, 8) void moe_large_quantize_kernel(
-    const __grid_constant__ MoeLayerParams p) {
-  const RoutingScratch s = scratch_of(p);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 + kQuantizeWarps * blockIdx.x;
-  const int parts = quantize_parts(p.sizes.hidden_size);
-  let_next_kernel_start();
-  if constexpr (!kLora) {
-    wait_for_previous_kernel();
-    const int num_tiles = __ldcg(&p.workspace.counts->num_tiles);
-    for (int i = warp; i < num_tiles; i += kQuantizeWarps * gridDim.x) list_tile(p, s, i, lane);
-  }
-  if (warp < p.num_tokens * parts)
-    quantize_into_rows(p, s, warp / parts, warp % parts * kQuantizeDepth, lane);
-  if (kLora && blockIdx.x == gridDim.x - 1) wait_for_previous_kernel();
 }
 
 }  // namespace
@@ -463,9 +444,10 @@ void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStre
                                                 : moe_large_route_kernel<kMaxExperts / 32>;
   const size_t order_bytes =
       order * sizeof(int32_t) * kRoutingWarps * (static_cast<size_t>(p.num_slots) + 1);
-  const int chunk = chunk_tokens(p.num_tokens);
-  const int num_chunks = (p.num_tokens + chunk - 1) / chunk;
-  const size_t member_bytes = sizeof(int32_t) * static_cast<size_t>(num_keys) * ((chunk + 31) / 32);
+  const int chunks = num_chunks(p.num_tokens);
+  const int quantizers = (quantize_tasks(p) + kRoutingWarps - 1) / kRoutingWarps;
+  const size_t member_bytes =
+      sizeof(int32_t) * static_cast<size_t>(num_keys) * ((chunk_tokens(p.num_tokens) + 31) / 32);
   const dim3 cta(kRoutingThreads);
   static const bool allowed = [] {
     constexpr size_t kMost = 200 * 1024;
@@ -479,9 +461,9 @@ void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStre
   launch("moe_large_route", route,
          {.grid = dim3(routers + order), .cta = cta, .shared_bytes = order_bytes}, stream, p);
   launch("moe_large_count", moe_large_count_kernel,
-         {.grid = dim3(num_chunks), .cta = cta, .shared_bytes = member_bytes}, stream, p);
+         {.grid = dim3(chunks), .cta = cta, .shared_bytes = member_bytes}, stream, p);
   launch("moe_large_place", moe_large_place_kernel,
-         {.grid = dim3(num_chunks),
+         {.grid = dim3(chunks + quantizers),
           .cta = cta,
           .shared_bytes = member_bytes + sizeof(int32_t) * num_keys},
          stream, p);
@@ -489,15 +471,6 @@ void launch_large_routing(const MoeLayerParams& p, const MoePlan& plan, CudaStre
     launch("moe_large_list", moe_large_list_kernel, {.grid = dim3(plan.num_sms), .cta = cta},
            stream, p);
   }
-}
-
-void launch_large_quantize(const MoeLayerParams& p, const MoePlan&, CudaStream stream) {
-  const int tasks = p.num_tokens * quantize_parts(p.sizes.hidden_size);
-  launch("moe_large_quantize",
-         p.adapters != nullptr ? moe_large_quantize_kernel<true> : moe_large_quantize_kernel<false>,
-         {.grid = dim3((tasks + kQuantizeWarps - 1) / kQuantizeWarps),
-          .cta = dim3(32 * kQuantizeWarps)},
-         stream, p);
 }
 
 }  // namespace braid::kernels
