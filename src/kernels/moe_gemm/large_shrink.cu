@@ -26,7 +26,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kCtasPerSm = 2;
-// Of a thread: two CTAs leave room for some of the quantisation, which starts beside them.
+// Of a thread.
 constexpr int kRegisters = 192;
 constexpr int kColumns = 64;  // of a stage
 constexpr int kSteps = kColumns / 16;
@@ -341,7 +341,6 @@ __global__ __maxnreg__(kRegisters) void moe_large_shrink_kernel(
   extern __shared__ __align__(1024) uint8_t dynamic_shared[];
   auto& shared = *reinterpret_cast<ShrinkShared*>(dynamic_shared);
   wait_for_previous_kernel();
-  // Not before: quantisation, which this lets start, reads what routing has written.
   let_next_kernel_start();
   const int num_items = __ldcg(&p.workspace.counts->num_shrink_items);
   if (static_cast<int>(blockIdx.x) >= num_items) return;
