@@ -127,17 +127,13 @@ def engine_figures(results):
     for batch, must, aim in ((1, 2.3, 2.0), (16, 9.2, 8.6), (64, 17.0, 16.0)):
         ms = results.value("decode", "ms_per_step", batch=batch, adapters=0)
         made.append(Figure(f"decode, batch {batch}", ms, must, aim, "ms"))
-    for batch, must, aim in ((1, 88, 90), (16, 92, 94), (64, 92, 94)):
-        ratio = results.value("decode", "ratio", batch=batch, adapters=1)
+    for bench, batch, must, aim in (("decode", 1, 88, 90), ("decode", 16, 92, 94), ("decode", 64, 92, 94),
+                                    ("decode-many", 128, 92, 94)):
+        ratio = results.value(bench, "ratio", batch=batch, adapters=1)
         made.append(Figure(f"decode, batch {batch}, 1 adapter, of base", per_cent(ratio), must, aim, "%", True))
-    for batch in (16, 64):
-        row = results.row("decode", batch=batch, adapters=8)
-        below = None if row is None else 100 * (row["floor_ratio"] - row["ratio"])
-        made.append(Figure(f"decode, batch {batch}, 8 adapters, below what bytes allow", below, 3, None, "points"))
-    ratio = results.value("decode-many", "ratio", batch=128, adapters=1)
-    made.append(Figure("decode, batch 128, 1 adapter, of base", per_cent(ratio), 92, 94, "%", True))
-    for batch, adapters in ((64, 32), (128, 8), (128, 32)):
-        row = results.row("decode-many", batch=batch, adapters=adapters)
+    for bench, batch, adapters in (("decode", 16, 8), ("decode", 64, 8), ("decode-many", 64, 32),
+                                   ("decode-many", 128, 8), ("decode-many", 128, 32)):
+        row = results.row(bench, batch=batch, adapters=adapters)
         below = None if row is None else 100 * (row["floor_ratio"] - row["ratio"])
         made.append(Figure(f"decode, batch {batch}, {adapters} adapters, below what bytes allow", below, 3, None,
                            "points"))

@@ -69,6 +69,16 @@ TEST_P(RmsNorm, AddsTheDeltaAndNorms) {
 
 INSTANTIATE_TEST_SUITE_P(Widths, RmsNorm, testing::Values(1, 3, 33, 160, 576));
 
+std::vector<float> silu_mul(const ops::Context& context, const std::vector<float>& gate,
+                            const std::vector<float>& up) {
+  std::vector<float> z(gate.size(), kNan);
+  ops::silu_mul(context, {.gate = gate.data(),
+                          .up = up.data(),
+                          .z = z.data(),
+                          .num_elements = static_cast<int64_t>(z.size())});
+  return z;
+}
+
 TEST(SiluMul, HoldsOverTheWholeRangeOfFloats) {
   cpu::ThreadPool pool(2);
   std::vector<float> gate = {0.0f,    -0.0f,    1e-38f, -1e-38f, 88.0f, -87.0f, -88.5f,
@@ -76,15 +86,7 @@ TEST(SiluMul, HoldsOverTheWholeRangeOfFloats) {
   std::mt19937 random(2);
   for (const float x : random_floats(random, 9001, 10.0f)) gate.push_back(x);
   std::vector<float> up = random_floats(random, gate.size());
-  const auto run = [&](const ops::Context& context) {
-    std::vector<float> z(gate.size(), kNan);
-    ops::silu_mul(context, {.gate = gate.data(),
-                            .up = up.data(),
-                            .z = z.data(),
-                            .num_elements = static_cast<int64_t>(z.size())});
-    return z;
-  };
-  const std::vector<float> want = run(kReference);
+  const std::vector<float> want = silu_mul(kReference, gate, up);
   // exp is good to 4 units in the last place; where e^-g passes the range of float, silu is 0 to
   // within |g| e^-88.
   std::vector<double> tolerance;
@@ -92,7 +94,8 @@ TEST(SiluMul, HoldsOverTheWholeRangeOfFloats) {
     tolerance.push_back(fp32_gamma(12) * std::abs(double{want[i]}) +
                         std::abs(double{gate[i]} * double{up[i]}) * std::exp(-88.0));
   }
-  for_each_target([&] { EXPECT_EQ(why_not_close(run({.pool = &pool}), want, tolerance), ""); });
+  for_each_target(
+      [&] { EXPECT_EQ(why_not_close(silu_mul({.pool = &pool}, gate, up), want, tolerance), ""); });
 }
 
 TEST(SiluMul, RoundsAsAGpu) {
@@ -100,18 +103,10 @@ TEST(SiluMul, RoundsAsAGpu) {
   std::mt19937 random(5);
   const std::vector<float> gate = random_floats(random, 9001, 3.0f),
                            up = random_floats(random, 9001);
-  const auto run = [&](const ops::Context& context) {
-    std::vector<float> z(gate.size(), kNan);
-    ops::silu_mul(context, {.gate = gate.data(),
-                            .up = up.data(),
-                            .z = z.data(),
-                            .num_elements = static_cast<int64_t>(z.size())});
-    return z;
-  };
-  const std::vector<float> want = run(kRoundedReference);
+  const std::vector<float> want = silu_mul(kRoundedReference, gate, up);
   for_each_target([&] {
-    EXPECT_EQ(why_not_rounded_alike(run({.pool = &pool, .rounding = Rounding::kBf16}), want, 0.001),
-              "");
+    const std::vector<float> got = silu_mul({.pool = &pool, .rounding = Rounding::kBf16}, gate, up);
+    EXPECT_EQ(why_not_rounded_alike(got, want, 0.001), "");
   });
 }
 
