@@ -24,8 +24,8 @@ constexpr int32_t large_num_tiles(int32_t count) {
 constexpr int32_t large_tile_tokens(int32_t count) {
   return count < kLargeTileTokens ? count : kLargeTileTokens;
 }
-// Entries of a tile in the GEMMs' list. An entry is all of the matrix for tiles of two rows, half
-// of it for the others.
+// Entries of a tile in the GEMMs' list. An entry is all of the matrix for tiles of up to
+// kLargeHalfTokens, half of it for the others.
 constexpr int32_t large_num_entries(int32_t tile_tokens) {
   return tile_tokens <= kLargeHalfTokens ? 1 : 2;
 }

@@ -45,7 +45,7 @@ struct LargeConfig {
   // of some runs alone.
   static constexpr int kRankBytes = kGateUp ? 2 * kLargeURowElements : 2 * kLargeVRowElements;
   static constexpr int kFactorsAt = kLargeTileTokens * kRankBytes;  // of B
-  static constexpr int kFactors = 8;  // in a stage, those of both row tiles of small token tiles
+  static constexpr int kFactors = 8;  // in a stage, those of both row tiles where a CTA has two
   static_assert(kFactorsAt + kFactors * kExpandStepBytes <= kStageBytes);
 };
 
