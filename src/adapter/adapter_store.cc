@@ -204,7 +204,9 @@ Result<AdapterId> AdapterStore::read_and_put(AdapterInfo info, const Source& sou
   auto read = read_on_a_nice_thread(source, content.read);
   auto id = read ? put(std::move(info), std::move(content), std::move(*read), options)
                  : Result<AdapterId>(pass_on(read));
-  if (!id) {
+  if (id) {
+    options_.on_change();
+  } else {
     const std::lock_guard lock(mutex_);
     ++totals_.failed_loads;
   }
@@ -215,8 +217,10 @@ Result<AdapterId> AdapterStore::add(const std::string& name, AdapterAndReport ma
   if (auto ok = check_options(name, {}); !ok) return pass_on(ok);
   auto kept = as_kept(std::move(made.adapter));
   if (!kept) return pass_on(kept);
-  return put({.name = name}, {}, {background_free_.guard(std::move(*kept)), std::move(made.report)},
-             {});
+  auto id = put({.name = name}, {},
+                {background_free_.guard(std::move(*kept)), std::move(made.report)}, {});
+  if (id) options_.on_change();
+  return id;
 }
 
 Result<AdapterId> AdapterStore::resolve(std::string_view name) {
@@ -257,18 +261,23 @@ Status AdapterStore::remove(AdapterId id) {
 }
 
 Status AdapterStore::pin(AdapterId id, bool pinned) {
-  std::unique_lock lock(mutex_);
-  auto found = entries_.find(id);
-  if (found == entries_.end()) return not_there(id);
-  found->second.info.pinned = pinned;  // from now on: it must not be evicted again meanwhile
-  if (!pinned || found->second.content->adapter) return {};
-  const auto load = lease_of(found->second);
-  load_ended_.wait(lock, [&] { return !load.is_loading(); });
-  const auto adapter = load.adapter();
-  if (adapter) return {};
-  found = entries_.find(id);
-  if (found != entries_.end()) found->second.info.pinned = false;
-  return tl::unexpected<Error>(adapter.error());
+  Status status;
+  {
+    std::unique_lock lock(mutex_);
+    auto found = entries_.find(id);
+    if (found == entries_.end()) return not_there(id);
+    found->second.info.pinned = pinned;  // from now on: it must not be evicted again meanwhile
+    if (!pinned || found->second.content->adapter) return {};
+    const auto load = lease_of(found->second);
+    load_ended_.wait(lock, [&] { return !load.is_loading(); });
+    if (auto adapter = load.adapter(); !adapter) {
+      status = pass_on(adapter);
+      found = entries_.find(id);
+      if (found != entries_.end()) found->second.info.pinned = false;
+    }
+  }
+  options_.on_change();  // the lease has ended
+  return status;
 }
 
 std::optional<AdapterId> AdapterStore::find(std::string_view name) const {
@@ -378,7 +387,6 @@ Result<AdapterId> AdapterStore::put(AdapterInfo info, Content content, Read read
     id_of_name_[entry.info.name] = id;
     entries_[id] = std::move(entry);
   }
-  options_.on_change();
   return id;
 }
 
@@ -548,12 +556,14 @@ void AdapterStore::run() {
   for (;;) {
     has_loads_.wait(lock, [&] { return stops_ || !loads_.empty(); });
     if (loads_.empty()) return;
-    const auto content = std::move(loads_.front());
-    loads_.pop_front();
-    const auto load = content->load;
-    load->result = load_content(lock, content);
-    content->load = nullptr;
-    load->is_done = true;
+    {
+      const auto content = std::move(loads_.front());
+      loads_.pop_front();
+      const auto load = content->load;
+      load->result = load_content(lock, content);
+      content->load = nullptr;
+      load->is_done = true;
+    }
     lock.unlock();
     load_ended_.notify_all();
     options_.on_change();

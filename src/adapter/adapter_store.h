@@ -53,7 +53,9 @@ class AdapterStore {
     // Makes of what was read what is kept, as AdapterPool::pack does; null: nothing is to be done.
     // Its errors are the load's. On the threads that read, or that of who brings a made adapter.
     std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
-    std::function<void()> on_change;  // a load has ended, or a content was let go; any thread
+    // A load has ended, or a content was let go, by now by all of the store too: a content that
+    // nobody else holds then is nobody's. On any thread.
+    std::function<void()> on_change;
   };
 
   AdapterStore(ModelConfig model, Options options);
@@ -86,7 +88,8 @@ class AdapterStore {
   Result<AdapterInfo> info(AdapterId id) const;
   Result<AdapterReport> report(AdapterId id) const;
 
-  // The current content; null: not in memory.
+  // The current content; null: not in memory. Whoever lets go of it tells those who hear of
+  // changes: it may have been removed meanwhile.
   //
   // Errors  kNotFound
   Result<std::shared_ptr<const Adapter>> resident(AdapterId id) const;
@@ -150,6 +153,7 @@ class AdapterStore {
   Result<AdapterId> read_and_put(AdapterInfo info, const Source& source, Content content,
                                  const AdapterOptions& options);
   Result<std::filesystem::path> confine(const std::filesystem::path& folder) const;
+  // The caller tells of the change, once what it put in is not held by its own hands.
   Result<AdapterId> put(AdapterInfo info, Content content, Read read,
                         const AdapterOptions& options);
   void run();

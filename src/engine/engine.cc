@@ -184,7 +184,9 @@ Result<RequestId> Engine::submit(Request request, OnTokens on_tokens) {
     return impl_->thread->submit(std::move(request), {}, std::move(on_tokens));
   auto lease = impl_->store->lease(request.adapter);
   if (!lease) return pass_on(lease);
-  return impl_->thread->submit(std::move(request), std::move(*lease), std::move(on_tokens));
+  auto id = impl_->thread->submit(std::move(request), std::move(*lease), std::move(on_tokens));
+  if (!id) impl_->thread->adapters_changed();  // the lease has ended
+  return id;
 }
 
 Result<RequestId> Engine::submit(Request request) { return submit(std::move(request), {}); }
@@ -231,6 +233,7 @@ size_t Engine::decode_step_bytes(std::span<const AdapterId> adapter_of_token,
     const auto adapter = impl_->store->resident(id);
     if (adapter && *adapter) bytes += adapter_step_bytes(runner.config(), **adapter, num_tokens);
   }
+  impl_->thread->adapters_changed();  // they are held no longer
   return bytes;
 }
 

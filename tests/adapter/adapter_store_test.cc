@@ -6,10 +6,12 @@
 
 #include <fstream>
 #include <future>
+#include <mutex>
 #include <random>
 #include <set>
 #include <thread>
 
+#include "adapter/dummy_adapter.h"
 #include "base/file.h"
 #include "tests/adapter/adapter_builder.h"
 
@@ -39,7 +41,7 @@ class AdapterStoreTest : public testing::Test {
         tiny_model(), AdapterStore::Options{.host_bytes = host_bytes,
                                             .root = has_root ? root() : fs::path(),
                                             .pack = pack,
-                                            .on_change = [this] { ++num_changes; }});
+                                            .on_change = [this] { on_change(); }});
   }
   fs::path root() const { return fs::canonical(temp.path()); }
   fs::path folder(uint64_t number) const { return root() / ("a" + std::to_string(number)); }
@@ -73,6 +75,7 @@ class AdapterStoreTest : public testing::Test {
   TempFolder temp;
   std::function<Result<std::shared_ptr<const Adapter>>(const Adapter&)> pack;
   std::atomic<int> num_changes = 0;
+  std::function<void()> on_change = [this] { ++num_changes; };
   std::unique_ptr<AdapterStore> store;
 };
 
@@ -304,6 +307,37 @@ TEST_F(AdapterStoreTest, DoesNotReadForRequestsThatHaveGone) {
   holds.reset();
   EXPECT_TRUE(outcome(a1).starts_with("hash "));
   EXPECT_EQ(info(a2).loads, 1);
+}
+
+// Whoever hears of a change empties the slots of contents that nobody holds. What the store still
+// held then, and let go of without a word, would keep its slot for ever.
+TEST_F(AdapterStoreTest, HoldsNothingBackWhenItTellsOfAChange) {
+  std::recursive_mutex mutex;  // of lease; remove() tells of a change as well
+  std::unique_ptr<AdapterLease> lease;
+  std::atomic<int> num_checked = 0;
+  on_change = [&] {
+    const std::lock_guard lock(mutex);
+    const auto id = store->find("a0");
+    if (!id) return;
+    const std::weak_ptr<const Adapter> content = store->resident(*id).value();
+    lease.reset();
+    EXPECT_TRUE(store->remove(*id));
+    EXPECT_TRUE(content.expired());
+    ++num_checked;
+  };
+  open();
+  add(0);
+  EXPECT_EQ(num_checked, 1);
+  EXPECT_TRUE(store->add("a0", {make_dummy_adapter(tiny_model(), "a0", 2, 1), {}}));
+  EXPECT_EQ(num_checked, 2);
+  {
+    const std::lock_guard lock(mutex);
+    // Found by name, so that its content comes with the first lease.
+    lease = std::make_unique<AdapterLease>(store->lease(store->resolve("a0").value()).value());
+  }
+  for (int i = 0; i < 5000 && num_checked < 3; ++i) std::this_thread::sleep_for(1ms);
+  EXPECT_EQ(num_checked, 3);
+  store.reset();  // before what its thread uses
 }
 
 TEST_F(AdapterStoreTest, SaysWhenAFolderHasChangedOrGone) {
