@@ -204,9 +204,7 @@ Result<AdapterId> AdapterStore::read_and_put(AdapterInfo info, const Source& sou
   auto read = read_on_a_nice_thread(source, content.read);
   auto id = read ? put(std::move(info), std::move(content), std::move(*read), options)
                  : Result<AdapterId>(pass_on(read));
-  if (id) {
-    options_.on_change();
-  } else {
+  if (!id) {
     const std::lock_guard lock(mutex_);
     ++totals_.failed_loads;
   }
@@ -217,10 +215,8 @@ Result<AdapterId> AdapterStore::add(const std::string& name, AdapterAndReport ma
   if (auto ok = check_options(name, {}); !ok) return pass_on(ok);
   auto kept = as_kept(std::move(made.adapter));
   if (!kept) return pass_on(kept);
-  auto id = put({.name = name}, {},
-                {background_free_.guard(std::move(*kept)), std::move(made.report)}, {});
-  if (id) options_.on_change();
-  return id;
+  return put({.name = name}, {}, {background_free_.guard(std::move(*kept)), std::move(made.report)},
+             {});
 }
 
 Result<AdapterId> AdapterStore::resolve(std::string_view name) {
@@ -386,7 +382,9 @@ Result<AdapterId> AdapterStore::put(AdapterInfo info, Content content, Read read
     note_load(entry, read);
     id_of_name_[entry.info.name] = id;
     entries_[id] = std::move(entry);
+    read.adapter = nullptr;  // the entry alone holds it when the change is told
   }
+  options_.on_change();
   return id;
 }
 

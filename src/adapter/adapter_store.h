@@ -153,7 +153,6 @@ class AdapterStore {
   Result<AdapterId> read_and_put(AdapterInfo info, const Source& source, Content content,
                                  const AdapterOptions& options);
   Result<std::filesystem::path> confine(const std::filesystem::path& folder) const;
-  // The caller tells of the change, once what it put in is not held by its own hands.
   Result<AdapterId> put(AdapterInfo info, Content content, Read read,
                         const AdapterOptions& options);
   void run();
